@@ -1,0 +1,1 @@
+//! Congestion control: what can be sent to a transport, and feedback on what it sends us. Pure.

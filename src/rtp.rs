@@ -1,0 +1,1 @@
+//! Wire formats of RTP and RTCP, stateless: bytes in, values out, and back.
