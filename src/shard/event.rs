@@ -93,14 +93,18 @@ pub struct ShardStats {
     pub rtp_received: u64,
     /// Copies wanted: received packets times downtracks of their track.
     pub rtp_offered: u64,
-    /// Copies sent. `rtp_offered == rtp_forwarded + sum of drops that count per copy`.
+    /// Copies sent. `rtp_offered == rtp_forwarded + copies_dropped.total() + copies_pending`.
     pub rtp_forwarded: u64,
     /// Bytes received and sent at the UDP level.
     pub bytes_received: u64,
     /// See above.
     pub bytes_sent: u64,
-    /// Datagrams or copies that ended, by reason, indexed as [`DropReason::ALL`].
+    /// Datagrams that ended before they were offered to anybody, by reason.
     pub dropped: DropCounts,
+    /// Copies that ended, by reason.
+    pub copies_dropped: DropCounts,
+    /// Copies decided and not yet sent; zero after each flush.
+    pub copies_pending: u64,
     /// Retransmissions asked of publishers, packets.
     pub nacks_sent: u64,
     /// Retransmissions subscribers asked for, packets.
@@ -147,6 +151,11 @@ impl DropCounts {
     pub const fn add_many(&mut self, reason: DropReason, count: u64) {
         let slot = &mut self.0[reason as usize];
         *slot = slot.wrapping_add(count);
+    }
+
+    /// How many ended for any reason.
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, n| sum.wrapping_add(*n))
     }
 
     /// How many ended for this reason.

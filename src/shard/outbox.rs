@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::shard::event::Event;
-use crate::transport::route::Route;
+use crate::transport::route::{Route, TcpConnection};
 
 /// Reused output buffers. Nothing here is allocated in steady forwarding.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Outbox {
     transmits: Vec<Transmit>,
     /// Things to report.
     pub events: Vec<Event>,
+    /// ICE-TCP connections to close once the transmits are out.
+    pub close_tcp: Vec<TcpConnection>,
 }
 
 /// One or more datagrams to one destination, contiguous in the arena. All but the last are `segment` bytes long, the
@@ -43,6 +45,7 @@ impl Outbox {
         self.arena.clear();
         self.transmits.clear();
         self.events.clear();
+        self.close_tcp.clear();
     }
 
     /// Append one datagram, written by `write` at the end of the arena. When `write` gives `None`, nothing is appended.

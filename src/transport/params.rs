@@ -21,6 +21,21 @@ impl core::fmt::Debug for IceCredentials {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
+/// Who we are towards every far end: one certificate per node, made by control.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// X.509 certificate, DER. Its SHA-256 is the fingerprint in our SDP.
+    pub certificate: Vec<u8>,
+    /// Its private key (ECDSA P-256), PKCS#8 DER. Secret.
+    pub private_key: Vec<u8>,
+}
+
+impl core::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Identity {{ certificate: {} bytes, private_key: *** }}", self.certificate.len())
+    }
+}
+
 /// A transport as control asks for it. We are ICE-lite and DTLS-passive, always.
 #[derive(Clone, Debug)]
 pub struct TransportParams {
