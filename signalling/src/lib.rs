@@ -2,10 +2,12 @@
 //! out. Knows nothing of weir's core, of sockets, clocks or tasks; time and randomness come in as values.
 //!
 //! Two dialects live here:
-//! - LiveKit: `livekit` (messages and frames), `token` (grants), [`sdp`] (offers and answers), [`room`] (the room
+//! - LiveKit: [`livekit`] (messages and frames), [`token`] (grants), [`sdp`] (offers and answers), [`room`] (the room
 //!   machine: who is in, who publishes, who gets what), [`media`] (what the room asks of the media plane).
 //! - MatrixRTC: `matrix` (members, slots, identities, foci).
 
+pub mod livekit;
 pub mod media;
 pub mod room;
 pub mod sdp;
+pub mod token;
