@@ -19,3 +19,8 @@ pub mod room;
 pub mod rtp;
 pub mod shard;
 pub mod transport;
+
+#[cfg(feature = "server")]
+pub mod mailbox;
+#[cfg(feature = "server")]
+pub mod media;
