@@ -1,0 +1,15 @@
+//! SRTP and SRTCP.
+
+/// The packet index of sequence number `seq` nearest to the highest index so far (RFC 3711, 3.3.1). 48 bits.
+pub(crate) fn unwrap_index(highest: u64, seq: u16) -> u64 {
+    let low = u64::from(seq);
+    let base = highest & !0xffff;
+    let candidate = base | low;
+    if candidate + 0x8000 < highest {
+        candidate + 0x1_0000
+    } else if candidate > highest + 0x8000 && base > 0 {
+        candidate - 0x1_0000
+    } else {
+        candidate
+    }
+}
