@@ -20,7 +20,7 @@ use bytes::Bytes;
 pub use config::Config;
 pub use stats::TransportStats;
 pub use table::{TransportKey, TransportTable};
-pub use webrtc::identity::{Identity, IdentityError};
+pub use webrtc::identity::{DtlsIdentity, IdentityError, generate_identity};
 
 use crate::base::{DropReason, Instant};
 use crate::shard::command::DataChannel;
@@ -102,7 +102,12 @@ pub struct Opened {
 
 impl Transport {
     /// A WebRTC transport waiting for ICE checks to `params.local`.
-    pub fn webrtc(now: Instant, identity: &Arc<Identity>, config: &Config, params: params::TransportParams) -> Self {
+    pub fn webrtc(
+        now: Instant,
+        identity: &Arc<DtlsIdentity>,
+        config: &Config,
+        params: params::TransportParams,
+    ) -> Self {
         Self::WebRtc(Box::new(WebRtcTransport::new(now, identity, config, params)))
     }
 

@@ -1,13 +1,15 @@
 //! Limits and rules of a shard. Control fills it from the operator's file; nothing in the core is unlimited.
 
+use std::sync::Arc;
+
 use crate::room::RoomConfig;
-use crate::transport::params::Identity;
+use crate::transport::DtlsIdentity;
 
 /// Configuration of a shard, fixed for its life.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
     /// Our certificate and key. `None` only where every transport is plain (simulation): WebRTC transports then fail.
-    pub identity: Option<Identity>,
+    pub identity: Option<Arc<DtlsIdentity>>,
     /// The NTP timestamp (RFC 5905, 32.32 seconds since 1900) of [`crate::base::Instant::ZERO`], for sender reports. The
     /// same for all shards of a node.
     pub ntp_at_zero: u64,

@@ -21,7 +21,8 @@ impl core::fmt::Debug for IceCredentials {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// Who we are towards every far end: one certificate per node, made by control.
+/// Who we are towards every far end: one certificate per node, made by control. [`super::DtlsIdentity`] is what the
+/// shards get of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// X.509 certificate, DER. Its SHA-256 is the fingerprint in our SDP.

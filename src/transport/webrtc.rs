@@ -11,7 +11,7 @@ use crate::shard::command::DataChannel;
 use crate::shard::outbox::Outbox;
 use crate::transport::params::{IceCredentials, RemoteParams, TransportParams};
 use crate::transport::route::Route;
-use crate::transport::{Checked, Config, Edges, Identity, Opened, TransportStats};
+use crate::transport::{Checked, Config, DtlsIdentity, Edges, Opened, TransportStats};
 
 /// ICE-lite, DTLS, SRTP and SCTP with one far end.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct WebRtcTransport {}
 #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_self, reason = "bodies follow")]
 impl WebRtcTransport {
     /// Waiting for checks.
-    pub fn new(_now: Instant, _identity: &Arc<Identity>, _config: &Config, _params: TransportParams) -> Self {
+    pub fn new(_now: Instant, _identity: &Arc<DtlsIdentity>, _config: &Config, _params: TransportParams) -> Self {
         Self {}
     }
     pub(super) fn handle_stun(
