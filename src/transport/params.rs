@@ -1,6 +1,8 @@
 //! What signalling negotiated, typed. Control fills these from SDP; the core obeys.
 
 use crate::base::{MediaKind, PayloadType, Ssrc};
+pub use crate::rtp::codec::Codec;
+pub use crate::rtp::ext::ExtensionIds;
 
 /// ICE user name fragment and password of one side (RFC 8445, 5.3).
 #[derive(Clone, PartialEq, Eq)]
@@ -57,25 +59,6 @@ pub struct RemoteParams {
     pub fingerprint: Fingerprint,
 }
 
-/// Which codec a payload type stands for. What is not listed is forwarded as published, without layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Codec {
-    /// RFC 7587.
-    Opus,
-    /// RFC 7741.
-    Vp8,
-    /// RFC 9628.
-    Vp9,
-    /// AV1 RTP specification 1.0.
-    Av1,
-    /// RFC 6184.
-    H264,
-    /// RFC 7798.
-    H265,
-    /// Anything else.
-    Other,
-}
-
 /// One payload type a publisher may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodecParams {
@@ -87,35 +70,6 @@ pub struct CodecParams {
     pub clock_rate: u32,
     /// The payload type of its retransmissions (RFC 4588), if negotiated.
     pub rtx: Option<PayloadType>,
-}
-
-/// Negotiated header extension ids (RFC 8285), 1 to 255; `None` where not negotiated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExtensionIds {
-    /// `urn:ietf:params:rtp-hdrext:sdes:mid`
-    pub mid: Option<u8>,
-    /// `urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id`
-    pub rid: Option<u8>,
-    /// `urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id`
-    pub repaired_rid: Option<u8>,
-    /// `urn:ietf:params:rtp-hdrext:ssrc-audio-level` (RFC 6464)
-    pub audio_level: Option<u8>,
-    /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time`
-    pub abs_send_time: Option<u8>,
-    /// `http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01`
-    pub transport_cc: Option<u8>,
-    /// `https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension`
-    pub dependency_descriptor: Option<u8>,
-    /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time`
-    pub abs_capture_time: Option<u8>,
-    /// `http://www.webrtc.org/experiments/rtp-hdrext/playout-delay`
-    pub playout_delay: Option<u8>,
-    /// `urn:3gpp:video-orientation`
-    pub video_orientation: Option<u8>,
-    /// `http://www.webrtc.org/experiments/rtp-hdrext/color-space`
-    pub color_space: Option<u8>,
-    /// `http://www.webrtc.org/experiments/rtp-hdrext/video-content-type`
-    pub video_content_type: Option<u8>,
 }
 
 /// One simulcast encoding of a track, or its only RTP stream.
