@@ -221,3 +221,6 @@ pub fn thread_of_ufrag(ufrag: &[u8]) -> Option<usize> {
     let digit = |at: usize| BASE36.iter().position(|c| Some(c) == ufrag.get(at));
     Some(digit(0)? * 36 + digit(1)?)
 }
+
+#[cfg(test)]
+mod tests;

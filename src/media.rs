@@ -4,14 +4,28 @@
 //! Started by `main`, which gives the [`MediaLink`] to control; control and media know each other only through
 //! [`crate::mailbox`].
 
+mod acceptor;
 pub mod clock;
+mod tcp;
+mod thread;
+mod udp;
+mod watchdog;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Sender;
+use std::thread::{Builder, JoinHandle};
 
-use crate::mailbox::{MAX_THREADS, MediaLink, REPORTS};
+use mio::{Poll, Token, Waker};
+use tokio::sync::mpsc;
+
+use self::acceptor::{Acceptor, AcceptorHandle};
+use self::clock::Clock;
+use self::thread::{FIRST_UDP, MediaThread, Pulse, WAKE};
+use self::udp::UdpPort;
+use crate::mailbox::{MAX_THREADS, Mailbox, MediaLink, REPORTS, Report, Reporter, ThreadLink, ThreadStats};
 use crate::shard::ShardConfig;
+use crate::shard::outbox::Outbox;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -25,23 +39,128 @@ pub struct MediaConfig {
     pub udp_port: u16,
     /// Where ICE-TCP listens; empty: off. Port 0: any.
     pub tcp: Vec<SocketAddr>,
-    /// For each shard. `ntp_at_zero` is overwritten with the truth of the clock.
+    /// For each shard. `ntp_at_zero` is set by the clock.
     pub shard: ShardConfig,
 }
 
-/// The running media threads. Dropping it ends them.
+/// The running media threads. Dropping it ends them and waits until they have.
 #[derive(Debug)]
 pub struct MediaThreads {
-    mailboxes: Vec<crate::mailbox::Mailbox>,
+    mailboxes: Vec<Mailbox>,
+    acceptor: Option<AcceptorHandle>,
+    /// Dropping it ends the watchdog.
+    watchdog: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl MediaThreads {
-    /// Bind all sockets and start the threads. Fails with the address that could not be had.
-    pub fn start(config: MediaConfig) -> Result<(Self, MediaLink), StartError> {
-        let _ = (config, REPORTS);
-        Err(StartError::Threads(0))
+    /// Bind all sockets and start the threads. Fails, with nothing left running, when something could not be had.
+    pub fn start(config: MediaConfig, clock: Clock) -> Result<(Self, MediaLink), StartError> {
+        if config.threads == 0 || config.threads > MAX_THREADS {
+            return Err(StartError::Threads(config.threads));
+        }
+        if config.bind.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        // Read once: all shards of a node share it.
+        let shard = ShardConfig { ntp_at_zero: clock.ntp_at_zero(), ..config.shard.clone() };
+        let config = MediaConfig { shard, ..config };
+        let (sender, reports) = mpsc::channel(REPORTS);
+        let mut parts = Vec::new();
+        let mut links = Vec::new();
+        for index in 0..config.threads {
+            let (thread, link) = prepare(index, &config, clock, sender.clone())?;
+            parts.push(thread);
+            links.push(link);
+        }
+        let mailboxes: Vec<Mailbox> = links.iter().map(|link| link.mailbox.clone()).collect();
+        let listen = |address: &SocketAddr| {
+            acceptor::listen(*address).map_err(|source| StartError::Listen {
+                protocol: "TCP",
+                address: *address,
+                source,
+            })
+        };
+        let listeners = config.tcp.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        let tcp = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+
+        let mut running = Self { mailboxes: mailboxes.clone(), acceptor: None, watchdog: None, threads: Vec::new() };
+        if !listeners.is_empty() {
+            let system = |source| StartError::System { what: "the ICE-TCP acceptor".to_owned(), source };
+            let (acceptor, handle) = Acceptor::new(listeners, mailboxes.clone(), clock).map_err(system)?;
+            running.acceptor = Some(handle);
+            running.spawn("weir-ice-tcp".to_owned(), move || acceptor.run())?;
+        }
+        let watched = parts.iter().map(|thread| thread.pulse.clone()).zip(mailboxes).collect();
+        for thread in parts {
+            running.spawn(format!("weir-media-{}", thread.index), move || thread.run())?;
+        }
+        let (alive, ended) = std::sync::mpsc::channel();
+        running.watchdog = Some(alive);
+        running.spawn("weir-watchdog".to_owned(), move || watchdog::run(watched, clock, &ended))?;
+        Ok((running, MediaLink { threads: links, tcp, reports }))
     }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let what = name.clone();
+        let handle = Builder::new().name(name).spawn(body).map_err(|source| StartError::System { what, source })?;
+        self.threads.push(handle);
+        Ok(())
+    }
+}
+
+impl Drop for MediaThreads {
+    fn drop(&mut self) {
+        self.mailboxes.iter().for_each(Mailbox::stop);
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.stop();
+        }
+        self.watchdog = None;
+        for thread in self.threads.drain(..) {
+            // It has panicked outside its supervisor: the panic hook has told.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Everything of a thread but the thread.
+fn prepare(
+    index: usize,
+    config: &MediaConfig,
+    clock: Clock,
+    reports: mpsc::Sender<(usize, Report)>,
+) -> Result<(MediaThread, ThreadLink), StartError> {
+    let system = |source| StartError::System { what: format!("media thread {index}"), source };
+    let poll = Poll::new().map_err(system)?;
+    let waker = Waker::new(poll.registry(), WAKE).map_err(system)?;
+    let mut udp = Vec::new();
+    for ip in &config.bind {
+        let port = match config.udp_port {
+            0 => 0,
+            first => u16::try_from(usize::from(first) + index).map_err(|_| StartError::Port(index))?,
+        };
+        let address = SocketAddr::new(*ip, port);
+        let listen = |source| StartError::Listen { protocol: "UDP", address, source };
+        let socket = UdpPort::bind(address).map_err(listen)?;
+        socket.register(poll.registry(), Token(FIRST_UDP + udp.len())).map_err(system)?;
+        udp.push(socket);
+    }
+    let (mailbox, inbox) = Mailbox::new(waker);
+    let link = ThreadLink { mailbox, udp: udp.iter().map(UdpPort::local).collect() };
+    let thread = MediaThread {
+        index,
+        clock,
+        poll,
+        udp,
+        inbox,
+        reporter: Reporter::new(index, reports),
+        config: config.shard.clone(),
+        pulse: Pulse::default(),
+        tcp: tcp::TcpTable::default(),
+        outbox: Outbox::new(),
+        stats: ThreadStats::default(),
+    };
+    Ok((thread, link))
 }
 
 /// Why the media threads could not be started.
@@ -67,11 +186,14 @@ pub enum StartError {
         source: io::Error,
     },
     /// Anything else the system refuses.
-    #[error("cannot start media thread {thread}: {source}")]
+    #[error("cannot start {what}: {source}")]
     System {
-        /// Which.
-        thread: usize,
+        /// Which part.
+        what: String,
         /// What the system says.
         source: io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

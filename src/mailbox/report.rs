@@ -4,6 +4,7 @@
 //! counters) are merged with newer ones of the same key while they wait.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -71,7 +72,8 @@ impl TurnStats {
     pub const BOUNDS: [u64; 9] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 20_000, 100_000];
 
     /// Count one turn.
-    pub fn add(&mut self, nanos: u64) {
+    pub fn add(&mut self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let slot = Self::BOUNDS.iter().position(|bound| nanos <= bound * 1_000).unwrap_or(Self::BOUNDS.len());
         if let Some(bucket) = self.buckets.get_mut(slot) {
             *bucket = bucket.wrapping_add(1);

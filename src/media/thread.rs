@@ -1,0 +1,235 @@
+//! One media thread: its loop, and the supervisor that starts an empty shard when one has panicked.
+//!
+//! A turn: obey commands, take in what has arrived, serve timers, flush the shard, send, report. Each step has a limit,
+//! so none starves another. The thread waits nowhere but in poll.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+use super::clock::Clock;
+use super::tcp::TcpTable;
+use super::udp::UdpPort;
+use crate::base::Instant;
+use crate::mailbox::{Inbox, Order, Reporter, ThreadStats};
+use crate::shard::outbox::Outbox;
+use crate::shard::{Shard, ShardConfig};
+use crate::transport::route::Route;
+
+/// Token of the mailbox's waker.
+pub(super) const WAKE: Token = Token(0);
+/// Token of the first UDP socket; the others follow.
+pub(super) const FIRST_UDP: usize = 1;
+/// Commands, connections and questions taken per turn.
+const ORDERS_PER_TURN: usize = 32;
+/// How often counters are reported and slow things are looked after.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How soon to try again when control has not taken all reports.
+const REPORT_AGAIN: Duration = Duration::from_millis(5);
+/// Pause before a new shard runs when the last one lived shorter than `LONG_LIFE`: a bug at every turn must not eat
+/// the machine.
+const PAUSE_AFTER_DEATH: Duration = Duration::from_millis(200);
+const LONG_LIFE: Duration = Duration::from_secs(10);
+
+/// When the current turn began, in milliseconds since the clock's zero plus one; 0 while the thread sleeps. Written by
+/// the thread, read by the watchdog.
+pub(super) type Pulse = Arc<AtomicU64>;
+
+/// Everything of a media thread that outlives a shard.
+#[derive(Debug)]
+pub(super) struct MediaThread {
+    pub(super) index: usize,
+    pub(super) clock: Clock,
+    pub(super) poll: Poll,
+    pub(super) udp: Vec<UdpPort>,
+    pub(super) inbox: Inbox,
+    pub(super) reporter: Reporter,
+    pub(super) config: ShardConfig,
+    pub(super) pulse: Pulse,
+    pub(super) tcp: TcpTable,
+    pub(super) outbox: Outbox,
+    pub(super) stats: ThreadStats,
+}
+
+impl MediaThread {
+    /// Serve until the mailbox says stop. A shard that panics takes its rooms with it, nothing else.
+    pub(super) fn run(mut self) {
+        loop {
+            let born = self.clock.now();
+            // The state that could be torn by a panic is thrown away below; what stays (sockets, queues) is changed
+            // in steps that leave it whole.
+            let result = catch_unwind(AssertUnwindSafe(|| self.serve()));
+            let Err(panic) = result else { return };
+            tracing::error!(thread = self.index, panic = text_of(&*panic), "a shard died, its rooms end");
+            self.tcp.clear();
+            self.outbox.clear();
+            self.stats.deaths += 1;
+            self.reporter.shard_died();
+            if self.clock.now().since(born) < LONG_LIFE {
+                std::thread::park_timeout(PAUSE_AFTER_DEATH);
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        let mut shard = Shard::new(self.config.clone(), seed());
+        let mut events = Events::with_capacity(1_024);
+        let mut housekeeping = self.clock.now();
+        let mut all_reported = true;
+        for port in &mut self.udp {
+            port.set_ready();
+        }
+        while !self.inbox.is_stopped() {
+            self.sleep(&shard, housekeeping, all_reported, &mut events);
+            // The only time the core gets to see in this turn.
+            let now = self.clock.now();
+            self.pulse.store(now.as_millis() + 1, Ordering::Relaxed);
+            self.sort(&events);
+            self.obey(now, &mut shard);
+            self.receive(now, &mut shard);
+            if shard.next_timeout().is_some_and(|at| at <= now) {
+                shard.handle_timeout(now, &mut self.outbox);
+            }
+            shard.flush(now, &mut self.outbox);
+            self.send(now);
+            if housekeeping <= now {
+                housekeeping = now + HOUSEKEEPING;
+                self.keep_house(now, &shard);
+            }
+            all_reported = self.report();
+            // A second look at the clock, for the histogram alone.
+            self.stats.turns.add(self.clock.now().since(now));
+        }
+    }
+
+    /// Wait for something to do. Does not wait when there is something already.
+    fn sleep(&mut self, shard: &Shard, housekeeping: Instant, all_reported: bool, events: &mut Events) {
+        let now = self.clock.now();
+        let until = |at: Instant| at.since(now);
+        let mut timeout = until(housekeeping);
+        if let Some(at) = shard.next_timeout() {
+            timeout = timeout.min(until(at));
+        }
+        if !all_reported {
+            timeout = timeout.min(REPORT_AGAIN);
+        }
+        let busy = self.udp.iter().any(UdpPort::is_ready) || self.tcp.is_ready() || !self.inbox.may_sleep();
+        if busy {
+            timeout = Duration::ZERO;
+        }
+        self.pulse.store(0, Ordering::Relaxed);
+        // An interrupted poll is a short sleep; other errors mean a broken descriptor, which cannot be.
+        let _ = self.poll.poll(events, Some(timeout));
+        self.inbox.awake();
+    }
+
+    /// Note what the poll reported.
+    fn sort(&mut self, events: &Events) {
+        let first_tcp = self.first_tcp();
+        for event in events {
+            match event.token() {
+                WAKE => {}
+                Token(token) if token >= first_tcp => {
+                    self.tcp.set_ready(token - first_tcp, event.is_readable(), event.is_writable());
+                }
+                Token(token) => {
+                    if let Some(port) = self.udp.get_mut(token - FIRST_UDP) {
+                        port.set_ready();
+                    }
+                }
+            }
+        }
+    }
+
+    const fn first_tcp(&self) -> usize {
+        FIRST_UDP + self.udp.len()
+    }
+
+    /// Commands come before packets, so that what was sent by somebody removed in the same turn is not forwarded.
+    fn obey(&mut self, now: Instant, shard: &mut Shard) {
+        for _ in 0..ORDERS_PER_TURN {
+            match self.inbox.next() {
+                Some(Order::Command(command)) => shard.handle_command(now, command, &mut self.outbox),
+                Some(Order::Connection(handed)) => {
+                    let first = self.first_tcp();
+                    self.tcp.add(now, handed, self.poll.registry(), first);
+                }
+                // Nobody waits for the answer any more: fine.
+                Some(Order::Inspect(reply)) => drop(reply.send(shard.state(now))),
+                None => return,
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant, shard: &mut Shard) {
+        let outbox = &mut self.outbox;
+        for port in &mut self.udp {
+            port.receive(&mut self.stats, |route, datagram| take(shard, now, route, datagram, outbox));
+        }
+        self.tcp.receive(now, |route, datagram| take(shard, now, route, datagram, outbox));
+        while let Some(connection) = self.tcp.next_closed() {
+            shard.route_closed(now, connection, outbox);
+        }
+    }
+
+    fn send(&mut self, now: Instant) {
+        for (transmit, run) in self.outbox.transmits() {
+            match transmit.route {
+                Route::Udp { local, remote } => match self.udp.iter().find(|port| port.serves(local)) {
+                    Some(port) => port.send(local, remote, run, transmit.segment, &mut self.stats),
+                    None => self.stats.send_failed += run.len().div_ceil(transmit.segment.max(1)) as u64,
+                },
+                Route::Tcp(connection) => self.tcp.send(now, connection, run, transmit.segment, &mut self.stats),
+            }
+        }
+        self.tcp.flush(now);
+        // After the flush: a last message (a DTLS alert) still gets its chance.
+        for connection in &self.outbox.close_tcp {
+            self.tcp.close(*connection);
+        }
+    }
+
+    fn keep_house(&mut self, now: Instant, shard: &Shard) {
+        self.tcp.sweep(now);
+        // Should an arrival ever have been missed, it waits no longer than this.
+        for port in &mut self.udp {
+            port.set_ready();
+        }
+        let mut stats = Box::new(self.stats.clone());
+        stats.shard = shard.stats().clone();
+        stats.tcp_connections = u32::try_from(self.tcp.len()).unwrap_or(u32::MAX);
+        stats.mailbox_depth = u32::try_from(self.inbox.depth()).unwrap_or(u32::MAX);
+        stats.data_lost = self.reporter.data_lost();
+        self.reporter.stats(stats);
+    }
+
+    /// `false`: control is slow, something is left.
+    fn report(&mut self) -> bool {
+        for event in self.outbox.events.drain(..) {
+            self.reporter.event(event);
+        }
+        self.outbox.clear();
+        self.reporter.flush()
+    }
+}
+
+fn take(shard: &mut Shard, now: Instant, route: Route, datagram: &mut [u8], outbox: &mut Outbox) {
+    #[cfg(test)]
+    assert!(datagram != super::tests::POISON, "a poisoned datagram");
+    shard.handle_datagram(now, route, datagram, outbox);
+}
+
+/// A seed nobody can guess; should the system have no randomness, the shard runs all the same: no key comes from it.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("")
+}
