@@ -6,13 +6,16 @@
 //! cryptography for simulation and benches.
 
 pub mod config;
+pub mod history;
 pub mod params;
 pub mod plain;
 pub mod route;
+pub mod rx;
 pub(crate) mod srtp;
 pub mod stats;
 pub(crate) mod stun;
 pub mod table;
+pub mod tx;
 pub mod webrtc;
 
 use bytes::Bytes;

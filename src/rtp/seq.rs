@@ -52,6 +52,11 @@ impl Unwrapper16 {
         Self { highest: None }
     }
 
+    /// As if `highest` had been seen.
+    pub const fn starting_at(highest: u64) -> Self {
+        Self { highest: Some(highest) }
+    }
+
     /// What `wire` would unwrap to, without remembering it. The first number of a stream gets 2^32 added.
     pub const fn peek(&self, wire: u16) -> u64 {
         match self.highest {
