@@ -15,6 +15,8 @@
 
 pub mod base;
 pub mod cc;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod room;
 pub mod rtp;
 pub mod shard;

@@ -1,0 +1,167 @@
+//! What an operator sets: one YAML file, LiveKit's key names where the concept is the same.
+//!
+//! Parsed once, at the start, into types that cannot hold nonsense; [`Config::check`] says what types cannot. The doc
+//! comments of these structs are the documentation: `weir config example` prints them. Every error is one line that
+//! says what to change and never shows a value that may be a secret.
+
+mod error;
+pub mod example;
+mod http;
+mod keys;
+mod layers;
+mod limit;
+mod logging;
+mod media;
+mod room;
+mod rtc;
+mod units;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use http::PrometheusConfig;
+pub use keys::{Keys, Secret};
+pub use limit::LimitConfig;
+pub use logging::{LogLevel, LoggingConfig};
+pub use media::{AudioConfig, VideoConfig};
+pub use room::{CodecConfig, RoomConfig};
+pub use rtc::{Filter, IceServerConfig, RtcConfig};
+pub use units::{Bind, Cidr, PortRange, Seconds, Span};
+
+/// API key of `weir serve --dev`.
+pub const DEV_KEY: &str = "devkey";
+/// Secret of `weir serve --dev`. Known to everybody, so it is refused anywhere else.
+pub const DEV_SECRET: &str = "secret";
+/// Shortest secret that is taken, bytes: what HMAC-SHA-256 needs to be as strong as its hash (RFC 7518, 3.2).
+pub const MIN_SECRET: usize = 32;
+
+/// Everything an operator can set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Set by `--dev`: loopback, a well-known key, short secrets allowed.
+    #[serde(skip)]
+    pub development: bool,
+    /// TCP port of HTTP and WebSocket, 1 to 65535; 0 takes any free one. TLS is the reverse proxy's work.
+    #[serde(default = "http::default_port")]
+    pub port: u16,
+    /// Addresses HTTP listens on. Empty: all. Example: [127.0.0.1, "::1"]
+    pub bind_addresses: Vec<Bind>,
+    /// API keys and their secrets, as `key: secret`; at least one, here or in `key_file`. Secrets have at least 32
+    /// bytes; `weir keys` makes a pair. The first key signs the tokens weir itself gives out.
+    pub keys: Keys,
+    /// File with further `key: secret` lines, readable by weir alone (mode 0600). Empty: none.
+    pub key_file: String,
+    /// Name of the region this node stands in, told to clients. May be empty.
+    pub region: String,
+    /// Whether data tracks may be published.
+    #[serde(default = "room::yes")]
+    pub enable_data_tracks: bool,
+    /// Media: ports, addresses, threads.
+    pub rtc: RtcConfig,
+    /// Rooms: lifetimes and what may be in them.
+    pub room: RoomConfig,
+    /// Active speakers.
+    pub audio: AudioConfig,
+    /// Video.
+    pub video: VideoConfig,
+    /// How much of everything there may be. What comes from the network never grows beyond these.
+    pub limit: LimitConfig,
+    /// Log lines, on stderr.
+    pub logging: LoggingConfig,
+    /// Metrics and debug pages, on a listener of their own.
+    pub prometheus: PrometheusConfig,
+}
+
+impl Config {
+    /// The defaults of an empty file.
+    pub fn new() -> Self {
+        Self { port: http::default_port(), enable_data_tracks: true, ..Self::default() }
+    }
+
+    /// What `--dev` means: HTTP on loopback, media on loopback and the machine's own addresses, the well-known key.
+    pub fn dev() -> Self {
+        let mut config = Self::new();
+        config.development = true;
+        config.bind_addresses = vec![Bind(std::net::Ipv4Addr::LOCALHOST.into())];
+        config.keys = Keys::single(DEV_KEY, DEV_SECRET);
+        config.rtc.enable_loopback_candidate = true;
+        config
+    }
+
+    /// Read a file and the key file it names, and check both.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is no YAML, has an unknown key or a value out of range.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let mut config = Self::parse(&text).map_err(|e| e.in_file(path))?;
+        if !config.key_file.is_empty() {
+            // A relative name counts from the file that names it, not from where weir happens to be started.
+            let beside = path.parent().unwrap_or_else(|| Path::new("."));
+            let file = beside.join(&config.key_file);
+            config.keys.extend(Keys::parse(&read(&file)?).map_err(|e| e.in_file(&file))?);
+        }
+        Ok(config)
+    }
+
+    /// Parse the text of a file. Does not read the key file and does not [`check`](Self::check).
+    ///
+    /// # Errors
+    /// When it is no YAML, has an unknown key or a value of the wrong kind. An empty text gives the defaults.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::new());
+        }
+        error::parse_yaml(text)
+    }
+
+    /// Check what types cannot say: ranges, and what belongs together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with what to change.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.keys.check(self.development)?;
+        self.rtc.check()?;
+        self.room.check()?;
+        self.audio.check()?;
+        self.limit.check()?;
+        self.prometheus.check(self.port)?;
+        if self.rtc.tcp_port != 0 && self.rtc.tcp_port == self.port {
+            return Err(ConfigError::new("`rtc.tcp_port` and `port` are the same: give them different TCP ports"));
+        }
+        Ok(())
+    }
+
+    /// Addresses HTTP listens on: the configured ones, or all.
+    pub fn http_addresses(&self) -> Vec<IpAddr> {
+        if self.bind_addresses.is_empty() {
+            return vec![std::net::Ipv6Addr::UNSPECIFIED.into()];
+        }
+        self.bind_addresses.iter().map(|bind| bind.0).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|e| ConfigError::new(format!("cannot read {}: {}", path.display(), plain(&e))))
+}
+
+/// An input/output error as a person says it, without the number.
+pub(crate) fn plain(error: &std::io::Error) -> String {
+    use std::io::ErrorKind as K;
+    match error.kind() {
+        K::NotFound => "there is no such file".to_owned(),
+        K::PermissionDenied => "permission denied".to_owned(),
+        K::AddrInUse => "the port is in use by another program".to_owned(),
+        K::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
