@@ -4,9 +4,10 @@
 //! Two dialects live here:
 //! - LiveKit: [`livekit`] (messages and frames), [`token`] (grants), [`sdp`] (offers and answers), [`room`] (the room
 //!   machine: who is in, who publishes, who gets what), [`media`] (what the room asks of the media plane).
-//! - MatrixRTC: `matrix` (members, slots, identities, foci).
+//! - MatrixRTC: [`matrix`] (members, slots, rights, identities, tokens, delegated leaves).
 
 pub mod livekit;
+pub mod matrix;
 pub mod media;
 pub mod room;
 pub mod sdp;
