@@ -1,0 +1,133 @@
+// One real weir process with a configuration file of its own.
+
+import { spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { randomBytes } from 'node:crypto';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { networkInterfaces, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { WEIR } from './paths.mjs';
+import { mint } from './token.mjs';
+import { NotYet, until, within } from './until.mjs';
+
+function freeTcpPort() {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+function freeUdpPort() {
+  return new Promise((resolve, reject) => {
+    const socket = createSocket('udp4').once('error', reject);
+    socket.bind(0, '127.0.0.1', () => {
+      const { port } = socket.address();
+      socket.close(() => resolve(port));
+    });
+  });
+}
+
+/** The machine's own address besides loopback: Firefox uses no loopback candidate. */
+export function ownAddress() {
+  const all = Object.values(networkInterfaces()).flat();
+  return all.find((address) => address.family === 'IPv4' && !address.internal)?.address ?? '127.0.0.1';
+}
+
+export class Weir {
+  constructor() {
+    this.key = 'testkey';
+    this.secret = randomBytes(24).toString('hex');
+    this.home = mkdtempSync(join(tmpdir(), 'weir-test-'));
+    this.logFile = join(this.home, 'weir.log');
+    this.config = join(this.home, 'weir.yaml');
+  }
+
+  static async start(settings = {}) {
+    const weir = new Weir();
+    weir.httpPort = await freeTcpPort();
+    weir.tcpPort = await freeTcpPort();
+    weir.udpPort = await freeUdpPort();
+    writeFileSync(weir.config, weir.yaml(settings));
+    await weir.launch();
+    return weir;
+  }
+
+  yaml({ extra = '' }) {
+    return `# written by tests/clients/lib/weir.mjs
+port: ${this.httpPort}
+bind_addresses: ["127.0.0.1"]
+rtc:
+  udp_port: ${this.udpPort}
+  tcp_port: ${this.tcpPort}
+  enable_loopback_candidate: true
+keys:
+  ${this.key}: ${this.secret}
+logging:
+  level: ${process.env.WEIR_TEST_LOG ?? 'debug'}
+${extra}`;
+  }
+
+  /** Starts the process, again after a stop: same ports, same keys, log appended. */
+  async launch() {
+    const log = openSync(this.logFile, 'a');
+    this.process = spawn(WEIR, ['serve', '--config', this.config], { stdio: ['ignore', log, log] });
+    closeSync(log);
+    this.exit = new Promise((resolve) => {
+      this.process.once('exit', (code, signal) => {
+        this.ended = { code, signal };
+        resolve(this.ended);
+      });
+      this.process.once('error', (error) => resolve((this.ended = { code: null, error: error.message })));
+    });
+    this.ended = null;
+    await until('weir answers', 10_000, async () => {
+      if (this.ended) throw new Error(`weir (${WEIR}) ended with ${JSON.stringify(this.ended)}:\n${this.logTail()}`);
+      try {
+        return (await fetch(`http://127.0.0.1:${this.httpPort}/`)).ok;
+      } catch (error) {
+        throw new NotYet(String(error.cause ?? error));
+      }
+    }, 50);
+  }
+
+  get url() {
+    return `ws://127.0.0.1:${this.httpPort}`;
+  }
+
+  get pid() {
+    return this.process.pid;
+  }
+
+  token(claims) {
+    return mint({ key: this.key, secret: this.secret, ...claims });
+  }
+
+  log() {
+    return readFileSync(this.logFile, 'utf8');
+  }
+
+  logTail(lines = 20) {
+    return this.log().split('\n').slice(-lines).join('\n');
+  }
+
+  /** Sends a signal and waits for the end of the process. */
+  async end(signal = 'SIGTERM', limitMs = 15_000) {
+    this.process.kill(signal);
+    return within(`weir ends after ${signal}`, limitMs, this.exit);
+  }
+
+  async stop() {
+    if (!this.ended) {
+      try {
+        await this.end('SIGTERM', 5000);
+      } catch {
+        await this.end('SIGKILL', 5000);
+      }
+    }
+    rmSync(this.home, { recursive: true, force: true });
+  }
+}

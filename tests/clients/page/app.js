@@ -1,0 +1,258 @@
+// The page under test: an ordinary user of livekit-client. Everything a test asks of it goes through
+// window.weirTest; py/participant.py answers to the same names, so that a scenario need not know who it drives.
+
+import * as livekit from 'livekit-client';
+import { keyProvider, setKeys } from './keys.js';
+import { Painter } from './picture.js';
+import { Tone } from './tone.js';
+import { Watch } from './watch.js';
+import { selfTest } from './selftest.js';
+
+const { Room, RoomEvent, Track, VideoPreset } = livekit;
+
+const audio = new AudioContext({ sampleRate: 48000 });
+let room = null;
+let watch = null;
+let provider = null;
+let number = 0;
+const local = new Map(); // source -> {maker, publication}
+const events = [];
+const inbox = [];
+
+function note(name, detail = {}) {
+  events.push({ t: Date.now(), name, ...detail });
+  console.log(`event ${name} ${JSON.stringify(detail)}`);
+}
+
+function numberOf(identity) {
+  return Number(/-(\d+)$/.exec(identity)?.[1] ?? 0);
+}
+
+function hex(buffer) {
+  return [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/** Bytes that any receiver can check by their hash, from a small generator both languages have. */
+export function patternOf(size) {
+  const bytes = new Uint8Array(size);
+  let state = 1;
+  for (let at = 0; at < size; at++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    bytes[at] = state >>> 24;
+  }
+  return bytes;
+}
+
+function listen() {
+  const who = (participant) => ({ identity: participant?.identity });
+  const what = (publication, participant) => ({ identity: participant?.identity, source: publication.source });
+  const keyOf = (publication, participant) => `${participant.identity}/${publication.source}`;
+  room
+    .on(RoomEvent.ConnectionStateChanged, (state) => note('state', { state }))
+    .on(RoomEvent.SignalReconnecting, () => note('signalReconnecting'))
+    .on(RoomEvent.Reconnecting, () => note('reconnecting'))
+    .on(RoomEvent.Reconnected, () => note('reconnected'))
+    .on(RoomEvent.Disconnected, (reason) => note('disconnected', { reason: livekit.DisconnectReason[reason] }))
+    .on(RoomEvent.ParticipantConnected, (p) => note('participantConnected', who(p)))
+    .on(RoomEvent.ParticipantDisconnected, (p) => note('participantDisconnected', who(p)))
+    .on(RoomEvent.TrackPublished, (pub, p) => note('trackPublished', what(pub, p)))
+    .on(RoomEvent.TrackUnpublished, (pub, p) => note('trackUnpublished', what(pub, p)))
+    .on(RoomEvent.TrackMuted, (pub, p) => note('trackMuted', what(pub, p)))
+    .on(RoomEvent.TrackUnmuted, (pub, p) => note('trackUnmuted', what(pub, p)))
+    .on(RoomEvent.TrackSubscriptionFailed, (sid, p, why) => note('subscriptionFailed', { ...who(p), sid, why: String(why) }))
+    .on(RoomEvent.TrackStreamStateChanged, (pub, state, p) => note('streamState', { ...what(pub, p), state }))
+    .on(RoomEvent.ActiveSpeakersChanged, (speakers) => note('speakers', { speakers: speakers.map((p) => p.identity) }))
+    .on(RoomEvent.EncryptionError, (error) => note('encryptionError', { message: String(error?.message ?? error) }))
+    .on(RoomEvent.LocalTrackSubscribed, (pub) => note('localTrackSubscribed', { source: pub.source }))
+    .on(RoomEvent.ParticipantMetadataChanged, (_, p) => note('metadata', { ...who(p), metadata: p.metadata }))
+    .on(RoomEvent.ParticipantNameChanged, (name, p) => note('name', { ...who(p), displayName: name }))
+    .on(RoomEvent.ParticipantAttributesChanged, (changed, p) => note('attributes', { ...who(p), changed }))
+    .on(RoomEvent.TrackSubscribed, (track, pub, p) => {
+      note('trackSubscribed', what(pub, p));
+      watch.add(keyOf(pub, p), track, numberOf(p.identity));
+    })
+    .on(RoomEvent.TrackUnsubscribed, (track, pub, p) => {
+      note('trackUnsubscribed', what(pub, p));
+      watch.remove(keyOf(pub, p));
+    })
+    .on(RoomEvent.DataReceived, (payload, participant, kind, topic) => {
+      const reliable = kind === livekit.DataPacket_Kind.RELIABLE;
+      inbox.push({ t: Date.now(), from: participant?.identity, text: new TextDecoder().decode(payload), reliable, topic });
+    });
+  room.registerByteStreamHandler('bytes', async (reader, from) => {
+    const entry = { t: Date.now(), from: from.identity, stream: 'bytes' };
+    try {
+      const whole = await new Blob(await reader.readAll()).arrayBuffer();
+      Object.assign(entry, { size: whole.byteLength, sha256: hex(await crypto.subtle.digest('SHA-256', whole)) });
+    } catch (error) {
+      entry.error = String(error);
+    }
+    inbox.push(entry);
+  });
+  room.registerTextStreamHandler('text', async (reader, from) => {
+    inbox.push({ t: Date.now(), from: from.identity, stream: 'text', text: await reader.readAll() });
+  });
+  room.registerRpcMethod('echo', async ({ callerIdentity, payload }) => `${room.localParticipant.identity}<${callerIdentity}:${payload}`);
+}
+
+function publicationOf(source) {
+  const publication = local.get(source)?.publication;
+  if (!publication) throw new Error(`this participant publishes no ${source}`);
+  return publication;
+}
+
+async function publish(source, maker, options) {
+  const publication = await room.localParticipant.publishTrack(maker.track, { source, ...options });
+  local.set(source, { maker, publication });
+  return { sid: publication.trackSid };
+}
+
+const api = {
+  version: () => ({ livekit: livekit.version, protocol: livekit.protocolVersion, agent: navigator.userAgent }),
+
+  async connect({ url, token, number: own, singlePeerConnection = true, e2ee, adaptiveStream = false, dynacast = false }) {
+    number = own;
+    const options = { singlePeerConnection, adaptiveStream, dynacast };
+    if (e2ee) {
+      provider = await keyProvider(e2ee);
+      options.encryption = { keyProvider: provider, worker: new Worker('/e2ee-worker.js', { type: 'module' }) };
+    }
+    room = new Room(options);
+    watch ??= new Watch(audio);
+    listen();
+    if (e2ee) await room.setE2EEEnabled(true);
+    try {
+      await room.connect(url, token, { autoSubscribe: true });
+    } catch (error) {
+      return { error: { name: error.name, message: error.message, reason: error.reasonName, status: error.status } };
+    }
+    await audio.resume();
+    return { sid: room.localParticipant.sid, identity: room.localParticipant.identity, room: room.name };
+  },
+
+  setKeys: (e2ee) => setKeys(provider, e2ee),
+
+  publishCamera({ width = 640, height = 360, fps = 15, simulcast = true, codec = 'vp8', layers } = {}) {
+    const options = { simulcast, videoCodec: codec };
+    if (layers) options.videoSimulcastLayers = layers.map((l) => new VideoPreset(l.width, l.height, l.bitrate, fps));
+    return publish('camera', new Painter(number, 'camera', width, height, fps), options);
+  },
+
+  publishScreen({ width = 800, height = 450, fps = 5 } = {}) {
+    return publish('screen_share', new Painter(number, 'screen_share', width, height, fps), { simulcast: false });
+  },
+
+  publishMicrophone: () => publish('microphone', new Tone(audio, number), { dtx: true, red: false }),
+
+  async unpublish(source) {
+    const publication = publicationOf(source);
+    await room.localParticipant.unpublishTrack(publication.track);
+    local.get(source).maker.stop();
+    local.delete(source);
+  },
+
+  async mute(source) {
+    const t = Date.now();
+    await publicationOf(source).mute();
+    return { t };
+  },
+
+  async unmute(source) {
+    const t = Date.now();
+    await publicationOf(source).unmute();
+    return { t };
+  },
+
+  resize: ({ identity, source = 'camera', width, height }) => watch.resize(`${identity}/${source}`, width, height),
+
+  setSubscribed({ identity, source, wanted }) {
+    const publication = room.remoteParticipants.get(identity)?.getTrackPublication(source);
+    if (!publication) throw new Error(`${identity} publishes no ${source}`);
+    publication.setSubscribed(wanted);
+  },
+
+  /** Everything this participant sees and hears of the others. */
+  async look() {
+    const participants = {};
+    for (const participant of room?.remoteParticipants.values() ?? []) {
+      const tracks = {};
+      for (const publication of participant.trackPublications.values()) {
+        tracks[publication.source] = {
+          sid: publication.trackSid,
+          muted: publication.isMuted,
+          subscribed: publication.isSubscribed,
+          encrypted: publication.isEncrypted,
+          ...(await watch.report(`${participant.identity}/${publication.source}`)),
+        };
+      }
+      participants[participant.identity] = {
+        sid: participant.sid,
+        name: participant.name,
+        metadata: participant.metadata,
+        attributes: participant.attributes,
+        tracks,
+      };
+    }
+    return { t: Date.now(), state: room?.state, sid: room?.localParticipant.sid, participants };
+  },
+
+  /** What this participant's own senders do: one entry per encoding. */
+  async sending() {
+    const encodings = [];
+    for (const [source, { publication }] of local) {
+      for (const line of (await publication.track?.sender?.getStats())?.values() ?? []) {
+        if (line.type !== 'outbound-rtp') continue;
+        const { rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate } = line;
+        encodings.push({ source, rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate });
+      }
+    }
+    return encodings;
+  },
+
+  events: () => events,
+  inbox: () => inbox,
+
+  sendData: ({ text, reliable = true, to, topic }) =>
+    room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, destinationIdentities: to, topic }),
+
+  rpc: ({ to, method = 'echo', payload }) =>
+    room.localParticipant.performRpc({ destinationIdentity: to, method, payload, responseTimeout: 8000 }),
+
+  async sendBytes({ size, to }) {
+    const bytes = patternOf(size);
+    const sha256 = hex(await crypto.subtle.digest('SHA-256', bytes));
+    const writer = await room.localParticipant.streamBytes({ topic: 'bytes', destinationIdentities: to, totalSize: size });
+    await writer.write(bytes);
+    await writer.close();
+    return { size, sha256 };
+  },
+
+  async sendText({ text, to }) {
+    await room.localParticipant.sendText(text, { topic: 'text', destinationIdentities: to });
+  },
+
+  setMetadata: (metadata) => room.localParticipant.setMetadata(metadata),
+  setName: (name) => room.localParticipant.setName(name),
+  setAttributes: (attributes) => room.localParticipant.setAttributes(attributes),
+
+  /** Picks the transport that carries media, as the browser sees it. */
+  async transports() {
+    const manager = room.engine?.pcManager;
+    return ['publisher', 'subscriber']
+      .map((name) => manager?.[name])
+      .filter(Boolean)
+      .map((transport) => ({ state: transport.getConnectionState(), ice: transport.getICEConnectionState() }));
+  },
+
+  async disconnect() {
+    await room?.disconnect();
+    for (const { maker } of local.values()) maker.stop();
+    local.clear();
+  },
+
+  selfTest: (seconds) => selfTest(audio, seconds),
+};
+
+window.weirTest = api;
+window.addEventListener('unhandledrejection', (event) => console.error(`unhandled ${event.reason?.stack ?? event.reason}`));
+livekit.setLogLevel('debug');
