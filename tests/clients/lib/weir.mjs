@@ -1,11 +1,10 @@
 // One real weir process with a configuration file of its own.
 
 import { spawn } from 'node:child_process';
-import { createSocket } from 'node:dgram';
 import { randomBytes } from 'node:crypto';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { networkInterfaces, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WEIR } from './paths.mjs';
 import { mint } from './token.mjs';
@@ -21,22 +20,6 @@ function freeTcpPort() {
   });
 }
 
-function freeUdpPort() {
-  return new Promise((resolve, reject) => {
-    const socket = createSocket('udp4').once('error', reject);
-    socket.bind(0, '127.0.0.1', () => {
-      const { port } = socket.address();
-      socket.close(() => resolve(port));
-    });
-  });
-}
-
-/** The machine's own address besides loopback: Firefox uses no loopback candidate. */
-export function ownAddress() {
-  const all = Object.values(networkInterfaces()).flat();
-  return all.find((address) => address.family === 'IPv4' && !address.internal)?.address ?? '127.0.0.1';
-}
-
 export class Weir {
   constructor() {
     this.key = 'testkey';
@@ -50,24 +33,23 @@ export class Weir {
     const weir = new Weir();
     weir.httpPort = await freeTcpPort();
     weir.tcpPort = await freeTcpPort();
-    weir.udpPort = await freeUdpPort();
     writeFileSync(weir.config, weir.yaml(settings));
     await weir.launch();
     return weir;
   }
 
-  yaml({ extra = '' }) {
+  yaml({ level = process.env.WEIR_TEST_LOG ?? 'debug', extra = '' }) {
     return `# written by tests/clients/lib/weir.mjs
 port: ${this.httpPort}
 bind_addresses: ["127.0.0.1"]
 rtc:
-  udp_port: ${this.udpPort}
+  udp_port: 0
   tcp_port: ${this.tcpPort}
   enable_loopback_candidate: true
 keys:
   ${this.key}: ${this.secret}
 logging:
-  level: ${process.env.WEIR_TEST_LOG ?? 'debug'}
+  level: ${level}
 ${extra}`;
   }
 

@@ -1,0 +1,77 @@
+// What a viewer asks for is what comes: small tiles small, large tiles large, and nothing that nobody looks at.
+
+import assert from 'node:assert/strict';
+import { sees, seesNothingNew, trackOf } from '../lib/judge.mjs';
+import { passphrase } from '../lib/keys.mjs';
+import { inBothModes, scenario, withWeir } from '../lib/stage.mjs';
+import { NotYet, sleep, until } from '../lib/until.mjs';
+
+withWeir();
+
+const LAYERS = [{ width: 320, height: 180, bitrate: 150_000 }, { width: 640, height: 360, bitrate: 400_000 }];
+const CAMERA = { width: 1280, height: 720, fps: 10, layers: LAYERS };
+
+/** Waits until the picture arrives at this width, still readable. */
+async function arrivesAt(viewer, sender, width, limitMs = 15_000) {
+  await until(`${viewer.identity} gets ${sender.identity} at ${width} px`, limitMs, async () => {
+    const track = await trackOf(viewer, sender, 'camera');
+    if (track.width !== width) throw new NotYet(`it comes at ${track.width}x${track.height}`);
+    return true;
+  });
+  return sees(viewer, sender);
+}
+
+/** Encodings of the camera whose frames advance, by width. */
+async function sentWidths(sender, forMs = 1500) {
+  const before = await sender.sending();
+  await sleep(forMs);
+  const after = await sender.sending();
+  return after
+    .filter((now) => now.source === 'camera' && now.framesSent > (before.find(({ rid }) => rid === now.rid)?.framesSent ?? 0))
+    .map(({ frameWidth }) => frameWidth)
+    .sort((a, b) => a - b);
+}
+
+inBothModes('a smaller tile arrives smaller, a larger one larger, a hidden one not at all', 90, async (stage, mode) => {
+  const e2ee = passphrase();
+  const anna = await stage.join('chromium', 'anna', { ...mode, e2ee });
+  await anna.publishCamera(CAMERA);
+  const ben = await stage.join('chromium', 'ben', { ...mode, e2ee, adaptiveStream: true });
+  await sees(ben, anna);
+  for (const [tile, arrives] of [[160, 320], [1280, 1280], [640, 640], [320, 320], [1280, 1280]]) {
+    await ben.resize({ identity: anna.identity, width: tile, height: (tile * 9) / 16 });
+    await arrivesAt(ben, anna, arrives);
+  }
+  await ben.resize({ identity: anna.identity, width: 0, height: 0 });
+  await seesNothingNew(ben, anna, { limitMs: 12_000 });
+  await ben.resize({ identity: anna.identity, width: 160, height: 90 });
+  await arrivesAt(ben, anna, 320);
+});
+
+scenario('two viewers of one camera each get their own size', 60, async (stage) => {
+  const e2ee = passphrase();
+  const anna = await stage.join('chromium', 'anna', { e2ee });
+  await anna.publishCamera(CAMERA);
+  const small = await stage.join('chromium', 'ben', { e2ee, adaptiveStream: true });
+  const large = await stage.join('firefox', 'carl', { e2ee, adaptiveStream: true });
+  await Promise.all([sees(small, anna), sees(large, anna)]);
+  await small.resize({ identity: anna.identity, width: 160, height: 90 });
+  await large.resize({ identity: anna.identity, width: 1280, height: 720 });
+  await Promise.all([arrivesAt(small, anna, 320, 20_000), arrivesAt(large, anna, 1280, 20_000)]);
+});
+
+scenario('a publisher does not encode what nobody looks at', 70, async (stage) => {
+  const anna = await stage.join('chromium', 'anna', { dynacast: true });
+  await anna.publishCamera(CAMERA);
+  const ben = await stage.join('chromium', 'ben', { adaptiveStream: true });
+  await sees(ben, anna);
+  await ben.resize({ identity: anna.identity, width: 160, height: 90 });
+  await until('only the smallest encoding is sent', 20_000, async () => {
+    const widths = await sentWidths(anna);
+    if (widths.join() !== '320') throw new NotYet(`sent: ${widths.join(' ') || 'nothing'}`);
+    return true;
+  });
+  await ben.resize({ identity: anna.identity, width: 1280, height: 720 });
+  await arrivesAt(ben, anna, 1280);
+  assert.ok((await sentWidths(anna)).includes(1280));
+});

@@ -1,0 +1,252 @@
+#!/usr/bin/env bash
+# One command for all tests of weir; `tests/run.sh --help` says more.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+GROUPS_IN_ORDER=(setup fmt lints core unit docs clients bench)
+OUT=$PWD/tests/.out
+CACHE=$PWD/tests/.cache
+CLIENTS=$PWD/tests/clients
+
+usage() {
+  cat <<'HELP'
+usage: tests/run.sh [GROUP...]
+
+Without a group, runs them all, in this order:
+
+  setup    installs what the tests need: Debian packages, npm packages, a Python environment
+  fmt      the code is formatted
+  lints    clippy has nothing to say
+  core     the core compiles without the server around it
+  unit     unit tests, simulation, fuzz corpora, documentation examples (cargo test)
+  docs     the documentation builds without a warning
+  clients  real clients against a real weir: Chromium, Firefox and a Python program
+  bench    each benchmark runs once, to show that it runs
+
+`clients` prepares what it needs by itself. Part of it: tests/clients/run NAME, with a part of the name of a file in
+tests/clients/scenarios. All traffic of the clients stays in a network namespace of its own.
+
+Logs are in tests/.out/GROUP.log. What real clients saw when a scenario failed (screenshots, their consoles, the
+server's log) is in tests/.out/clients. Nothing is installed outside this folder but Debian packages, and those only as
+root or with a sudo that asks no password; otherwise the command to run is printed.
+HELP
+}
+
+# ---- running a step ---------------------------------------------------------------------------------------------
+
+set -m # every step gets a process group of its own, which ends with it
+step_group=
+passed=0
+failed=0
+summary=()
+
+end_step() {
+  [[ -n $step_group ]] || return 0
+  kill -TERM -- "-$step_group" 2>/dev/null || return 0
+  for _ in {1..20}; do
+    kill -0 -- "-$step_group" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL -- "-$step_group" 2>/dev/null || true
+}
+trap 'end_step' EXIT
+trap 'echo; echo "interrupted"; exit 130' INT TERM HUP
+
+# step NAME LIMIT_SECONDS COMMAND... : output to the terminal and to tests/.out/NAME.log; returns the command's status.
+step() {
+  local name=$1 limit=$2 log=$OUT/$1.log status=1
+  shift 2
+  rm -f "$log.status"
+  {
+    code=0
+    timeout --foreground --kill-after=15 "$limit" "$@" </dev/null 2>&1 || code=$?
+    [[ $code -ne 124 ]] || echo "$name took longer than $limit s and was stopped"
+    echo "$code" >"$log.status"
+  } | tee -a "$log" &
+  step_group=$(jobs -p %%)
+  wait $! || true
+  end_step 2>/dev/null
+  step_group=
+  status=$(cat "$log.status" 2>/dev/null || echo 1)
+  rm -f "$log.status"
+  return "$status"
+}
+
+# group NAME : runs group_NAME, counts, times.
+group() {
+  local name=$1 begin=$SECONDS status=0 took good=0 bad=0
+  printf '\n== %s\n' "$name"
+  : >"$OUT/$name.log"
+  "group_$name" || status=$?
+  took=$((SECONDS - begin))
+  # Groups that count tests themselves say so in their log; any other one is one check.
+  case $name in
+    unit | bench)
+      good=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) passed; .*/\1/p')
+      bad=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) failed; .*/\1/p')
+      ;;
+    clients)
+      good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
+      bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
+      ;;
+  esac
+  if ((good + bad == 0)) && [[ $status -eq 0 ]]; then good=1; fi
+  if ((bad == 0)) && [[ $status -ne 0 ]]; then bad=1; fi
+  passed=$((passed + good))
+  failed=$((failed + bad))
+  if [[ $status -eq 0 ]]; then
+    summary+=("$(printf '  ok      %-8s %5d s  %d passed' "$name" "$took" "$good")")
+  else
+    summary+=("$(printf '  FAILED  %-8s %5d s  %d passed, %d failed; see tests/.out/%s.log' "$name" "$took" "$good" "$bad" "$name")")
+  fi
+  printf -- '-- %s: %s after %d s\n' "$name" "$([[ $status -eq 0 ]] && echo ok || echo FAILED)" "$took"
+  return "$status"
+}
+
+sum() {
+  local number total=0
+  for number in $(sed -n "$2" "$1"); do total=$((total + number)); done
+  echo "$total"
+}
+
+# ---- setup ------------------------------------------------------------------------------------------------------
+
+# Debian packages by the thing that shows that they are there.
+missing_packages() {
+  local missing=()
+  command -v cc >/dev/null || missing+=(build-essential)
+  command -v chromium >/dev/null || missing+=(chromium)
+  command -v firefox-esr >/dev/null || command -v firefox >/dev/null || missing+=(firefox-esr)
+  command -v ip >/dev/null || missing+=(iproute2)
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  ls /usr/share/fonts/truetype/*/*.ttf >/dev/null 2>&1 || missing+=(fonts-dejavu-core)
+  echo "${missing[@]}"
+}
+
+apt_install() {
+  local -a apt=(apt-get -y -q -o Dpkg::Use-Pty=0) as=()
+  [[ $EUID -eq 0 ]] || as=(sudo -n)
+  export DEBIAN_FRONTEND=noninteractive
+  "${as[@]}" "${apt[@]}" update && "${as[@]}" "${apt[@]}" install --no-install-recommends "$@" && return
+  echo "apt-get failed; trying once more"
+  "${as[@]}" "${apt[@]}" -f install || true
+  "${as[@]}" "${apt[@]}" update && "${as[@]}" "${apt[@]}" install --no-install-recommends "$@"
+}
+
+setup_rust() {
+  if ! command -v cargo >/dev/null; then
+    echo "cargo is missing: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer from https://rustup.rs"
+    return 1
+  fi
+}
+
+setup_packages() {
+  local missing
+  missing=$(missing_packages)
+  [[ -n $missing ]] || return 0
+  local install="apt-get install -y --no-install-recommends $missing"
+  if ! command -v apt-get >/dev/null; then
+    echo "install what these Debian packages hold, then run this again: $missing"
+    return 1
+  fi
+  if [[ $EUID -ne 0 ]] && ! sudo -n true 2>/dev/null; then
+    echo "these packages are missing and this user may not install them; run"
+    echo "  sudo $install"
+    return 1
+  fi
+  echo "installing: $missing"
+  # shellcheck disable=SC2086
+  apt_install $missing
+}
+
+# done_already STAMP FILE... : whether the stamp was written for exactly these files.
+done_already() { [[ -f $1 ]] && [[ $(cat "$1") == "$(sha256sum "${@:2}")" ]]; }
+
+setup_npm() {
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 18 || (a === 18 && b >= 19) ? 0 : 1)' ||
+    { echo "node $(node --version) is too old: 18.19 or newer is needed"; return 1; }
+  local stamp=$CLIENTS/node_modules/.stamp
+  done_already "$stamp" "$CLIENTS/package-lock.json" && return
+  local -a npm=(npm --prefix "$CLIENTS" --loglevel=error ci --ignore-scripts --no-audit --no-fund)
+  { "${npm[@]}" || "${npm[@]}"; } &&
+    sha256sum "$CLIENTS/package-lock.json" >"$stamp"
+}
+
+setup_python() {
+  local stamp=$CACHE/venv/.stamp
+  done_already "$stamp" "$CLIENTS/requirements.txt" && "$CACHE/venv/bin/python" -c 'import livekit.rtc' && return
+  rm -rf "$CACHE/venv"
+  python3 -m venv "$CACHE/venv" &&
+    "$CACHE/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: -r "$CLIENTS/requirements.txt" &&
+    sha256sum "$CLIENTS/requirements.txt" >"$stamp"
+}
+
+# Runs without `set -e` (its result is asked for), so every step is chained.
+run_setup() {
+  local part
+  for part in rust packages npm python; do
+    "setup_$part" || { echo "setup of $part failed"; return 1; }
+    echo "$part: ready"
+  done
+}
+
+# ---- the groups -------------------------------------------------------------------------------------------------
+# All of them share one debug build of the workspace; nothing here is built for release.
+
+group_setup() { step setup 1500 "${BASH_SOURCE[0]}" --inside-setup; }
+group_fmt() { step fmt 120 cargo fmt --all --check; }
+group_lints() { step lints 1500 cargo clippy --locked --workspace --all-targets -- -D warnings; }
+group_core() { step core 900 cargo check --locked -p weir --lib --no-default-features; }
+group_unit() { step unit 2400 cargo test --locked --workspace --no-fail-fast; }
+group_docs() { RUSTDOCFLAGS="-D warnings" step docs 900 cargo doc --locked --workspace --no-deps; }
+
+group_clients() {
+  if ! done_already "$CLIENTS/node_modules/.stamp" "$CLIENTS/package-lock.json" ||
+    ! done_already "$CACHE/venv/.stamp" "$CLIENTS/requirements.txt" || [[ -n $(missing_packages) ]]; then
+    step clients 1500 "${BASH_SOURCE[0]}" --inside-setup || return
+  fi
+  step clients 1500 cargo build --locked --workspace --bins || return
+  rm -rf "$OUT/clients"
+  step clients 1200 "$CLIENTS/run"
+}
+
+group_bench() {
+  if ! compgen -G 'benches/*.rs' >/dev/null && ! compgen -G '*/benches/*.rs' >/dev/null; then
+    echo "there is no benchmark yet"
+    return 0
+  fi
+  step bench 1200 cargo test --locked --workspace --bench '*'
+}
+
+# -----------------------------------------------------------------------------------------------------------------
+
+main() {
+  local name known wanted=()
+  for name in "$@"; do
+    case $name in
+      -h | --help) usage && exit 0 ;;
+      --inside-setup) run_setup && exit 0 || exit 1 ;;
+    esac
+    known=" ${GROUPS_IN_ORDER[*]} "
+    [[ $known == *" $name "* ]] || { echo "there is no group $name; tests/run.sh --help lists them" >&2; exit 2; }
+    wanted+=("$name")
+  done
+  [[ ${#wanted[@]} -gt 0 ]] || wanted=("${GROUPS_IN_ORDER[@]}")
+  mkdir -p "$OUT" "$CACHE"
+  # A build that nobody continues needs no incremental state.
+  [[ -z ${CI:-} ]] || export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
+  for name in "${wanted[@]}"; do
+    if ! group "$name" && [[ $name == setup ]]; then
+      echo "nothing can be tested before setup is complete"
+      break
+    fi
+  done
+  printf '\n== summary, %d s in all\n' "$SECONDS"
+  printf '%s\n' "${summary[@]}"
+  printf '\n%d passed, %d failed\n' "$passed" "$failed"
+  [[ $failed -eq 0 ]]
+}
+
+main "$@"
