@@ -11,6 +11,7 @@ mod answer;
 mod codec;
 mod offer;
 mod parse;
+mod write;
 
 pub use answer::write_answer;
 pub use codec::{codec_from_mime, codec_of, mime_of, payload_maps};
@@ -27,6 +28,8 @@ pub struct Description {
     pub setup: Setup,
     /// `a=extmap-allow-mixed` at session level: two-byte header extensions may be mixed in.
     pub allow_mixed: bool,
+    /// There is a `BUNDLE` group.
+    pub has_bundle: bool,
 }
 
 /// What [`Description::parse`] takes at most.
@@ -36,7 +39,7 @@ pub struct Limits {
     pub bytes: usize,
     /// Media sections.
     pub sections: usize,
-    /// Payload types of one section.
+    /// Payload types of one section, retransmissions included.
     pub codecs: usize,
     /// Attributes of one section, candidates included.
     pub attributes: usize,
@@ -44,7 +47,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 256 * 1024, sections: 512, codecs: 64, attributes: 1024 }
+        // There are 128 payload types, and native clients with hardware codecs come near the 64 dynamic ones.
+        Self { bytes: 256 * 1024, sections: 512, codecs: 128, attributes: 1024 }
     }
 }
 

@@ -5,6 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use livekit_protocol::TrackSource;
+use livekit_protocol::participant_info::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::room::api::Grants;
@@ -54,6 +58,7 @@ pub struct Claims {
 /// The `video` object of a token. `None` is "not said".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::struct_excessive_bools, reason = "as many as the protocol has")]
 #[allow(missing_docs, reason = "named as the claims of the protocol are; what they do stands at `Grants`")]
 pub struct VideoGrant {
     pub room_create: bool,
@@ -126,14 +131,55 @@ impl TokenError {
     }
 }
 
+/// Largest token that is looked at, bytes. LiveKit's largest (metadata and attributes at their limits) stay far below.
+const MAX_TOKEN: usize = 256 * 1024;
+/// Clocks of the signer and ours may differ by this, seconds.
+const LEEWAY: i64 = 60;
+/// Shortest life of a refreshed token, seconds.
+const MIN_REFRESH: i64 = 600;
+/// Longest identity and longest room name, bytes, as LiveKit has them.
+const MAX_NAME: usize = 256;
+
 /// Checks a token: HS256 with the secret that `secret_of` knows for its issuer, not before `nbf`, not after `exp`
 /// (required), 60 seconds of leeway either way. `now` is Unix seconds.
 ///
 /// # Errors
 /// See [`TokenError`].
 pub fn verify<'k>(token: &str, secret_of: impl Fn(&str) -> Option<&'k str>, now: i64) -> Result<Claims, TokenError> {
-    let _ = (token, secret_of, now);
-    Err(TokenError::Malformed)
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::TooLarge);
+    }
+    // Only to learn which key to check with; nothing of it is believed before the signature is.
+    let issuer: Issuer = jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| TokenError::Malformed)?;
+    // An empty secret would let everybody sign.
+    let secret = secret_of(&issuer.iss).filter(|secret| !secret.is_empty()).ok_or(TokenError::UnknownKey)?;
+    // The algorithm is ours, not the header's, and key ids or URLs in the header are never followed.
+    let mut validation = Validation::new(Algorithm::HS256);
+    // The library would look at the clock and take a missing `exp` for a wrong token; both are checked below.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    let key = DecodingKey::from_secret(secret.as_bytes());
+    let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => TokenError::BadSignature,
+            _ => TokenError::Malformed,
+        })?
+        .claims;
+    if claims.exp <= 0 || claims.exp.saturating_add(LEEWAY) < now {
+        return Err(TokenError::Expired);
+    }
+    if claims.nbf.saturating_sub(LEEWAY) > now {
+        return Err(TokenError::NotYet);
+    }
+    Ok(claims)
+}
+
+/// The claim that names the key.
+#[derive(Deserialize)]
+struct Issuer {
+    iss: String,
 }
 
 /// Signs `claims` with HS256. `claims.iss` has to name the key that `secret` belongs to.
@@ -141,8 +187,11 @@ pub fn verify<'k>(token: &str, secret_of: impl Fn(&str) -> Option<&'k str>, now:
 /// # Errors
 /// [`TokenError::CannotSign`] with an empty secret.
 pub fn mint(claims: &Claims, secret: &str) -> Result<String, TokenError> {
-    let _ = (claims, secret);
-    Err(TokenError::CannotSign)
+    if secret.is_empty() {
+        return Err(TokenError::CannotSign);
+    }
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).map_err(|_| TokenError::CannotSign)
 }
 
 impl Claims {
@@ -151,13 +200,99 @@ impl Claims {
     /// # Errors
     /// No `roomJoin`, or no usable identity or room.
     pub fn grants(&self) -> Result<Grants, TokenError> {
-        Err(TokenError::NoRoomJoin)
+        let video = self.video.as_ref().filter(|video| video.room_join).ok_or(TokenError::NoRoomJoin)?;
+        let identity = self.identity();
+        if identity.is_empty() || identity.len() > MAX_NAME {
+            return Err(TokenError::BadIdentity);
+        }
+        if video.room.is_empty() || video.room.len() > MAX_NAME {
+            return Err(TokenError::BadRoom);
+        }
+        let can_publish = video.can_publish.unwrap_or(true);
+        let mut can_publish_sources: Vec<i32> =
+            video.can_publish_sources.iter().filter_map(|name| source_of(name)).collect();
+        if can_publish_sources.is_empty() && !video.can_publish_sources.is_empty() {
+            // A list of names we do not know narrows to nothing, not to everything.
+            can_publish_sources.push(TrackSource::Unknown.into());
+        }
+        Ok(Grants {
+            identity: identity.to_owned(),
+            name: self.name.clone(),
+            metadata: self.metadata.clone(),
+            attributes: self.attributes.clone(),
+            kind: self.participant_kind(video).into(),
+            room: video.room.clone(),
+            room_join: true,
+            room_create: video.room_create,
+            can_publish,
+            can_publish_sources,
+            can_subscribe: video.can_subscribe.unwrap_or(true),
+            can_publish_data: video.can_publish_data.unwrap_or(can_publish),
+            can_update_own_metadata: video.can_update_own_metadata.unwrap_or(false),
+            hidden: video.hidden,
+            recorder: video.recorder,
+            agent: video.agent,
+            can_subscribe_metrics: video.can_subscribe_metrics.unwrap_or(false),
+            expires_at: self.exp,
+        })
+    }
+
+    /// Who the bearer is: `sub`, or `jti` where that is empty.
+    pub fn identity(&self) -> &str {
+        if self.sub.is_empty() { &self.jti } else { &self.sub }
     }
 
     /// Claims for a refreshed token: `issuer` signs, good for at least ten minutes from `now` (Unix seconds), or for
     /// what remained.
     pub fn refreshed(grants: &Grants, issuer: &str, now: i64) -> Self {
-        let _ = (grants, now);
-        Self { iss: issuer.to_owned(), ..Self::default() }
+        let can_publish_sources = grants.can_publish_sources.iter().map(|source| source_name(*source)).collect();
+        let kind = Kind::try_from(grants.kind).unwrap_or(Kind::Standard);
+        Self {
+            iss: issuer.to_owned(),
+            sub: grants.identity.clone(),
+            nbf: now,
+            iat: now,
+            exp: grants.expires_at.max(now.saturating_add(MIN_REFRESH)),
+            name: grants.name.clone(),
+            kind: if kind == Kind::Standard { String::new() } else { kind.as_str_name().to_ascii_lowercase() },
+            metadata: grants.metadata.clone(),
+            attributes: grants.attributes.clone(),
+            video: Some(VideoGrant {
+                room_create: grants.room_create,
+                room_join: grants.room_join,
+                room: grants.room.clone(),
+                can_publish: Some(grants.can_publish),
+                can_subscribe: Some(grants.can_subscribe),
+                can_publish_data: Some(grants.can_publish_data),
+                can_publish_sources,
+                can_update_own_metadata: Some(grants.can_update_own_metadata),
+                hidden: grants.hidden,
+                recorder: grants.recorder,
+                agent: grants.agent,
+                can_subscribe_metrics: Some(grants.can_subscribe_metrics),
+                ..VideoGrant::default()
+            }),
+            ..Self::default()
+        }
+    }
+
+    fn participant_kind(&self, video: &VideoGrant) -> Kind {
+        match Kind::from_str_name(&self.kind.to_ascii_uppercase()) {
+            Some(kind) => kind,
+            None if video.agent => Kind::Agent,
+            None if video.recorder => Kind::Egress,
+            None => Kind::Standard,
+        }
     }
 }
+
+fn source_of(name: &str) -> Option<i32> {
+    TrackSource::from_str_name(&name.to_ascii_uppercase()).map(Into::into)
+}
+
+fn source_name(source: i32) -> String {
+    TrackSource::try_from(source).unwrap_or(TrackSource::Unknown).as_str_name().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests;
