@@ -2,7 +2,11 @@
 // and a quiet line right without any server in between.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { hearing } from '../lib/judge.mjs';
+import { searchMemory } from '../lib/memory.mjs';
 import { scenario, withoutWeir } from '../lib/stage.mjs';
 
 withoutWeir();
@@ -30,4 +34,16 @@ scenario('python reads spoiled pictures and tells tones apart', 40, async (stage
   assert.equal(wrong, 0, 'pictures misread');
   assert.equal(garbage, 0, 'noise taken for a picture');
   assert.ok(own > -10 && other < -60, `own tone ${own} dB, another one's ${other} dB`);
+});
+
+scenario('the memory search finds what a process holds, and only that', 40, async (stage) => {
+  const [held, other] = [randomBytes(16), randomBytes(16)];
+  // The child gets the bytes in another form than the one they are searched in.
+  const script = 'process.stdin.once("data", (t) => { globalThis.kept = Buffer.from(String(t).trim().split("").reverse().join(""), "hex"); console.log("kept"); })';
+  const child = spawn(process.execPath, ['-e', `${script}; setInterval(() => globalThis.kept, 1000)`], { stdio: ['pipe', 'pipe', 'inherit'] });
+  stage.keep({ close: () => child.kill('SIGKILL') });
+  child.stdin.write(`${held.toString('hex').split('').reverse().join('')}\n`);
+  await once(child.stdout, 'data');
+  const { found } = searchMemory(child.pid, { held, other });
+  assert.deepEqual([...found], ['held']);
 });

@@ -19,7 +19,7 @@ const REFUSED = {
 };
 
 for (const singlePeerConnection of [true, false]) {
-  scenario(`${Object.keys(REFUSED).join(', ')}: not allowed (${singlePeerConnection ? 'one' : 'two'} peer connections)`, 60, async (stage) => {
+  scenario(`${Object.keys(REFUSED).join(', ')}: not allowed (${singlePeerConnection ? 'one peer connection' : 'two peer connections'})`, 60, async (stage) => {
     for (const [what, make] of Object.entries(REFUSED)) {
       const page = await stage.open('chromium', 'x');
       const answer = await stage.connect(page, { token: make(stage.weir, stage.room), singlePeerConnection });
