@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod history;
+pub(crate) mod ice;
 pub mod params;
 pub mod plain;
 pub mod route;
@@ -29,7 +30,7 @@ use crate::base::{DropReason, Instant};
 use crate::shard::command::DataChannel;
 use crate::shard::event::CloseReason;
 use crate::shard::outbox::Outbox;
-use params::{IceCredentials, RemoteParams};
+use params::{IceCredentials, RemoteParams, TransportParams};
 use plain::PlainTransport;
 use route::Route;
 use std::sync::Arc;
@@ -105,12 +106,7 @@ pub struct Opened {
 
 impl Transport {
     /// A WebRTC transport waiting for ICE checks to `params.local`.
-    pub fn webrtc(
-        now: Instant,
-        identity: &Arc<DtlsIdentity>,
-        config: &Config,
-        params: params::TransportParams,
-    ) -> Self {
+    pub fn webrtc(now: Instant, identity: &Arc<DtlsIdentity>, config: &Config, params: &TransportParams) -> Self {
         Self::WebRtc(Box::new(WebRtcTransport::new(now, identity, config, params)))
     }
 
@@ -240,7 +236,7 @@ impl Transport {
     }
 
     /// Whether [`Self::drain_data`] has something to do. True after any call that may have queued data.
-    pub const fn wants_drain(&self) -> bool {
+    pub fn wants_drain(&self) -> bool {
         match self {
             Self::WebRtc(transport) => transport.wants_drain(),
             Self::Plain(transport) => transport.wants_drain(),
@@ -301,9 +297,14 @@ impl Transport {
     /// ICE restart (RFC 8445, 9): `local` is accepted from now on, the old credentials until a check with the new ones
     /// arrived. The caller adds the new ufrag to the table ([`TransportTable::add_ufrag`]). Gives the ufrag that is
     /// no longer valid when another restart was still under way.
-    pub fn restart_ice(&mut self, local: IceCredentials, remote: Option<&RemoteParams>) -> (Edges, Option<String>) {
+    pub fn restart_ice(
+        &mut self,
+        now: Instant,
+        local: &IceCredentials,
+        remote: Option<&RemoteParams>,
+    ) -> (Edges, Option<String>) {
         match self {
-            Self::WebRtc(transport) => transport.restart_ice(local, remote),
+            Self::WebRtc(transport) => transport.restart_ice(now, local, remote),
             Self::Plain(_) => (Edges::NONE, None),
         }
     }

@@ -1,0 +1,327 @@
+//! DTLS 1.2 as the passive side (RFC 6347, RFC 5763) on the `rtc-dtls` state machine.
+//!
+//! Around the library stands what it lacks: the SRTP profile by our preference ([`super::hello`]), limits on what an
+//! unauthenticated or hostile far end can make it store, and resending of our last flight when the far end repeats its
+//! own (the library loses its timer then). The library knows connections by address; it gets a made-up one, so that the
+//! real route may change freely.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use bytes::{Bytes, BytesMut};
+use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc_shared::TransportProtocol;
+use rtc_shared::error::Error;
+
+use super::hello::{HelloCollector, Records};
+use super::identity::DtlsIdentity;
+use crate::base::{DropReason, Instant};
+use crate::shard::event::CloseReason;
+use crate::shard::outbox::Outbox;
+use crate::transport::params::Fingerprint;
+use crate::transport::route::Route;
+use crate::transport::srtp::Profile;
+
+/// The address the library knows the far end by.
+const FAR_END: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 1));
+/// Bytes taken before the handshake is through. A client flight has at most 3 kB and is repeated a few times.
+const HANDSHAKE_BYTES: usize = 64 * 1024;
+/// Handshake fragments taken in the clear: the library joins them by recursion, so their number is stack depth.
+const FRAGMENTS: usize = 512;
+/// Bytes of encrypted handshake records and of handshake records after the handshake, over the life of the transport:
+/// a Finished message is 50 bytes.
+const LATE_BYTES: usize = 8 * 1024;
+/// Our flight is sent again at most this often on request, and not sooner than this.
+const RESENDS: u32 = 12;
+const RESEND_INTERVAL: core::time::Duration = core::time::Duration::from_millis(40);
+
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+const HANDSHAKE_HEADER: usize = 12;
+
+/// The DTLS association of a transport.
+pub(super) struct Dtls {
+    identity: Arc<DtlsIdentity>,
+    endpoint: Endpoint,
+    state: State,
+    profile: Profile,
+    handshake_left: usize,
+    fragments_left: usize,
+    late_left: usize,
+    flight: Vec<BytesMut>,
+    flight_sent: Instant,
+    resends: u32,
+}
+
+impl core::fmt::Debug for Dtls {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Dtls").field("state", &self.state).field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// Waiting for a whole ClientHello.
+    Hello(HelloCollector),
+    Handshake,
+    Established,
+    Closed,
+}
+
+/// What a finished handshake gives.
+pub(super) struct Established {
+    /// Of the far end's certificate, whose key it has proved to have.
+    pub(super) fingerprint: Fingerprint,
+    pub(super) profile: Profile,
+    /// As [`crate::transport::srtp::Srtp::new`] takes it.
+    pub(super) material: Vec<u8>,
+}
+
+/// What a datagram brought about.
+#[derive(Default)]
+pub(super) struct Step {
+    pub(super) established: Option<Established>,
+    pub(super) closed: Option<CloseReason>,
+    /// Decrypted records in order.
+    pub(super) data: Vec<Bytes>,
+}
+
+impl Dtls {
+    pub(super) fn new(identity: &Arc<DtlsIdentity>) -> Self {
+        let any = SocketAddr::from(([192, 0, 2, 2], 1));
+        Self {
+            identity: Arc::clone(identity),
+            endpoint: Endpoint::new(any, TransportProtocol::UDP, None),
+            state: State::Hello(HelloCollector::default()),
+            profile: Profile::Aes128CmSha1,
+            handshake_left: HANDSHAKE_BYTES,
+            fragments_left: FRAGMENTS,
+            late_left: LATE_BYTES,
+            flight: Vec::new(),
+            flight_sent: Instant::ZERO,
+            resends: 0,
+        }
+    }
+
+    /// Take a datagram from a route that has passed ICE.
+    ///
+    /// # Errors
+    /// `DtlsRefused` when nothing in it was of use.
+    pub(super) fn handle(
+        &mut self,
+        now: Instant,
+        packet: &[u8],
+        route: Route,
+        out: &mut Outbox,
+    ) -> Result<Step, DropReason> {
+        let mut step = Step::default();
+        match &mut self.state {
+            State::Closed => return Err(DropReason::DtlsRefused),
+            State::Hello(collector) => {
+                let Some((profile, datagrams)) = collector.push(packet) else { return Ok(step) };
+                self.profile = profile;
+                self.endpoint.set_server_config(Some(Arc::clone(self.identity.server_config(profile))));
+                self.state = State::Handshake;
+                for datagram in datagrams {
+                    self.feed(now, &datagram, route, out, &mut step);
+                }
+            }
+            State::Handshake | State::Established => self.feed(now, packet, route, out, &mut step),
+        }
+        if step.closed.is_some() {
+            self.state = State::Closed;
+        }
+        Ok(step)
+    }
+
+    fn feed(&mut self, now: Instant, packet: &[u8], route: Route, out: &mut Outbox, step: &mut Step) {
+        let (admitted, has_handshake) = self.admit(packet);
+        if admitted.is_empty() {
+            if matches!(self.state, State::Handshake) && self.handshake_left == 0 {
+                step.closed = Some(CloseReason::DtlsFailed);
+            }
+            return;
+        }
+        let result = self.endpoint.read(self.identity.std(now), FAR_END, None, admitted);
+        let sent = self.send(now, route, out);
+        match result {
+            Ok(events) => {
+                for event in events {
+                    self.on_event(event, step);
+                }
+            }
+            // A fatal alert of the far end, or a handshake that cannot go on. Later, only the first is the end: whatever
+            // else is wrong with a record is that record's problem.
+            Err(Error::ErrAlertFatalOrClose) if matches!(self.state, State::Established) => {
+                step.closed = Some(CloseReason::ClosedByPeer);
+            }
+            Err(_) if matches!(self.state, State::Handshake) => step.closed = Some(CloseReason::DtlsFailed),
+            Err(_) => {}
+        }
+        let repeated = has_handshake && !sent && matches!(self.state, State::Handshake);
+        if repeated && self.resends < RESENDS && now.since(self.flight_sent) >= RESEND_INTERVAL {
+            self.resends += 1;
+            self.flight_sent = now;
+            for datagram in &self.flight {
+                transmit(route, datagram, out);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: EndpointEvent, step: &mut Step) {
+        match event {
+            EndpointEvent::HandshakeComplete => match self.established() {
+                Some(established) => {
+                    self.state = State::Established;
+                    self.flight = Vec::new();
+                    step.established = Some(established);
+                }
+                None => step.closed = Some(CloseReason::DtlsFailed),
+            },
+            EndpointEvent::ApplicationData(data) => step.data.push(data.freeze()),
+            EndpointEvent::PeerClosed => step.closed = Some(CloseReason::ClosedByPeer),
+            _ => {}
+        }
+    }
+
+    fn established(&self) -> Option<Established> {
+        let state = self.endpoint.get_connection_state(FAR_END)?;
+        let negotiated = match state.srtp_protection_profile() {
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::AeadAes128Gcm,
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => Profile::Aes128CmSha1,
+            _ => return None,
+        };
+        let material = state.export_keying_material("EXTRACTOR-dtls_srtp", &[], negotiated.exported()).ok()?;
+        let digest = digest::digest(&digest::SHA256, state.peer_certificates.first()?);
+        let fingerprint = Fingerprint(*digest.as_ref().first_chunk()?);
+        Some(Established { fingerprint, profile: negotiated, material: material.as_ref().to_vec() })
+    }
+
+    /// The records of a datagram that may reach the library, and whether a handshake record is among them.
+    fn admit(&mut self, packet: &[u8]) -> (BytesMut, bool) {
+        let mut admitted = BytesMut::with_capacity(packet.len());
+        let mut has_handshake = false;
+        let established = matches!(self.state, State::Established);
+        for record in Records::new(packet) {
+            let size = record.whole.len();
+            // One of the next epoch would be queued without limit.
+            let fits = match (record.kind, record.epoch) {
+                (HANDSHAKE, 0) if !established => take(&mut self.fragments_left, fragments(record.body)),
+                (HANDSHAKE, 0 | 1) => take(&mut self.late_left, size),
+                (CHANGE_CIPHER_SPEC, 0) => !established,
+                (ALERT, 0) => !established,
+                (ALERT | APPLICATION_DATA, 1) => true,
+                _ => false,
+            };
+            if !fits {
+                continue;
+            }
+            if !established && !take(&mut self.handshake_left, size) {
+                self.handshake_left = 0;
+                break;
+            }
+            has_handshake |= record.kind == HANDSHAKE;
+            admitted.extend_from_slice(record.whole);
+        }
+        (admitted, has_handshake)
+    }
+
+    /// Hand over what the library wants sent; whether there was something.
+    fn send(&mut self, now: Instant, route: Route, out: &mut Outbox) -> bool {
+        let mut first = true;
+        while let Some(message) = self.endpoint.poll_transmit() {
+            if matches!(self.state, State::Handshake) {
+                if first {
+                    self.flight.clear();
+                    self.flight_sent = now;
+                    self.resends = 0;
+                }
+                self.flight.push(message.message.clone());
+            }
+            first = false;
+            transmit(route, &message.message, out);
+        }
+        !first
+    }
+
+    /// Encrypt and send application data.
+    pub(super) fn write(&mut self, now: Instant, data: &[u8], route: Route, out: &mut Outbox) {
+        if matches!(self.state, State::Established)
+            && self.endpoint.write(self.identity.std(now), FAR_END, data).is_ok()
+        {
+            self.send(now, route, out);
+        }
+    }
+
+    /// Time has passed: retransmit.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        route: Option<Route>,
+        out: &mut Outbox,
+    ) -> Option<CloseReason> {
+        if !matches!(self.state, State::Handshake) {
+            return None;
+        }
+        let result = self.endpoint.handle_timeout(FAR_END, self.identity.std(now));
+        if let Some(route) = route {
+            self.send(now, route, out);
+        }
+        result.is_err().then(|| {
+            self.state = State::Closed;
+            CloseReason::DtlsFailed
+        })
+    }
+
+    /// When the next retransmission is due.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Handshake => self.endpoint.poll_timeout(&FAR_END).map(|time| self.identity.ours(time)),
+            State::Hello(_) | State::Established | State::Closed => None,
+        }
+    }
+
+    /// Say goodbye.
+    pub(super) fn close(&mut self, now: Instant, route: Option<Route>, out: &mut Outbox) {
+        if matches!(self.state, State::Handshake | State::Established) {
+            self.endpoint.stop(self.identity.std(now), FAR_END);
+            self.state = State::Closed;
+            if let Some(route) = route {
+                self.send(now, route, out);
+            }
+        }
+        self.state = State::Closed;
+    }
+}
+
+fn transmit(route: Route, datagram: &[u8], out: &mut Outbox) {
+    out.datagram(route, |arena| {
+        arena.extend_from_slice(datagram);
+        Some(())
+    });
+}
+
+/// Take from a budget; false, and nothing taken, when it does not suffice.
+const fn take(left: &mut usize, amount: usize) -> bool {
+    if *left < amount {
+        return false;
+    }
+    *left -= amount;
+    true
+}
+
+/// Handshake fragments in a record in the clear.
+fn fragments(mut body: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(&[.., n0, n1, n2]) = body.first_chunk::<HANDSHAKE_HEADER>() {
+        let size = (usize::from(n0) << 16) | (usize::from(n1) << 8) | usize::from(n2);
+        count += 1;
+        let Some(rest) = body.get(HANDSHAKE_HEADER + size..) else { break };
+        body = rest;
+    }
+    count
+}
