@@ -248,3 +248,6 @@ fn write_chunks(mut symbols: &[u8], out: &mut Vec<u8>) {
 const fn index(seq: u64) -> usize {
     (seq % WINDOW) as usize
 }
+
+#[cfg(test)]
+mod tests;

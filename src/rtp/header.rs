@@ -191,3 +191,6 @@ fn renumber(id: u8, from: &ExtensionIds, to: &ExtensionIds) -> Option<u8> {
 }
 
 const _: () = assert!(FIXED_HEADER + 4 < MAX_HEADER);
+
+#[cfg(test)]
+mod tests;

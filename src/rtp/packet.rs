@@ -229,3 +229,6 @@ impl<'a> Iterator for Extensions<'a> {
         Some((id, data))
     }
 }
+
+#[cfg(test)]
+mod tests;

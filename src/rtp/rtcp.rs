@@ -317,3 +317,6 @@ fn extended_report(mut cursor: Cursor<'_>) -> Option<Packet<'_>> {
     }
     Some(Packet::Other { packet_type: EXTENDED_REPORT, format: 0 })
 }
+
+#[cfg(test)]
+mod tests;

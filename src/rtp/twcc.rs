@@ -176,3 +176,6 @@ impl<'a> Chunks<'a> {
         self.next_run().map(|(symbol, _)| symbol)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,3 +208,6 @@ impl History {
         if size == 0 { 0 } else { (position % size) as usize }
     }
 }
+
+#[cfg(test)]
+mod tests;

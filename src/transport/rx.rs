@@ -353,3 +353,6 @@ impl PublisherClock {
         self.distance.map(|distance| theirs.plus_nanos(distance))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,9 +18,9 @@ const MAX_ANSWERS: u8 = 3;
 /// A packet is not sent again within twice the round trip, at most this.
 const MAX_ANSWER_SPACING: Duration = Duration::from_millis(100);
 /// Retransmissions may take a fifth of what the stream itself takes ...
-const BUDGET_DIVISOR: u64 = 5;
+const BUDGET_DIVISOR: usize = 5;
 /// ... and this much at once: a lost large key frame. Higher lets a far end that NACKs everything cost more.
-const BUDGET_BURST: u64 = 64 * 1024;
+const BUDGET_BURST: i64 = 64 * 1024;
 
 /// What is fixed about a sent stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,8 @@ pub struct TxStream {
     octets: u32,
     last: Option<LastSent>,
     next_rtx: u64,
-    budget: u64,
+    /// Bytes; in debt after an answer larger than what was left.
+    budget: i64,
     far_end: FarEnd,
 }
 
@@ -138,7 +139,7 @@ impl TxStream {
     /// A packet was sealed and handed over; `payload` is its payload length in bytes.
     pub fn on_sent(&mut self, now: Instant, sent: &Sent, payload: usize) {
         self.count(payload);
-        self.budget = (self.budget + payload as u64 / BUDGET_DIVISOR).min(BUDGET_BURST);
+        self.budget = (self.budget + signed(payload / BUDGET_DIVISOR)).min(BUDGET_BURST);
         if self.highest.is_none_or(|highest| sent.seq >= highest) {
             self.highest = Some(sent.seq);
             self.last = Some(LastSent {
@@ -190,7 +191,7 @@ impl TxStream {
         if slot.answers >= MAX_ANSWERS || (slot.answers > 0 && since_answer < spacing) {
             return Err(DropReason::Duplicate);
         }
-        if self.budget == 0 {
+        if self.budget <= 0 {
             return Err(DropReason::Full);
         }
         slot.answers += 1;
@@ -207,7 +208,7 @@ impl TxStream {
     /// Take the next unwrapped number of the retransmission stream for a packet that is being sent again; `payload` is
     /// what it costs of the budget, in bytes.
     pub fn take_rtx(&mut self, payload: usize) -> u64 {
-        self.budget = self.budget.saturating_sub(payload as u64);
+        self.budget = self.budget.saturating_sub(signed(payload));
         let seq = self.next_rtx;
         self.next_rtx += 1;
         seq
@@ -275,6 +276,10 @@ impl TxStream {
     }
 }
 
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 fn slot_of(slots: &mut [Slot], seq: u64) -> Option<&mut Slot> {
     let mask = slots.len().checked_sub(1)?;
     slots.get_mut(usize::try_from(seq & mask as u64).ok()?)
@@ -292,3 +297,6 @@ fn rtt_of(ours: NtpTime, block: &ReportBlock) -> Option<Duration> {
     let rtt = ntp::from_short(units);
     (rtt <= Duration::from_secs(10)).then_some(rtt)
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,3 +181,6 @@ fn size(frame: &[u8]) -> Option<(u16, u16)> {
     let [_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1] = *header else { return None };
     Some((u16::from_le_bytes([w0, w1]) & 0x3fff, u16::from_le_bytes([h0, h1]) & 0x3fff))
 }
+
+#[cfg(test)]
+mod tests;
