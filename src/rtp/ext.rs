@@ -99,6 +99,7 @@ impl AbsCaptureTime {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 

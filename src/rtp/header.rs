@@ -128,7 +128,7 @@ impl HeaderBuffer {
         if self.length + block_head + element_head + data.len() + 3 > MAX_HEADER {
             return;
         }
-        self.push(&[0; 4][..block_head.min(4)]);
+        self.push_zeros(block_head);
         let length = u8::try_from(data.len()).unwrap_or(u8::MAX);
         if two_byte {
             self.push(&[id, length]);
@@ -148,7 +148,7 @@ impl HeaderBuffer {
             return;
         }
         let padding = (4 - self.length % 4) % 4;
-        self.push(&[0; 3][..padding.min(3)]);
+        self.push_zeros(padding);
         let words = u16::try_from((self.length - head - 4) / 4).unwrap_or_default().to_be_bytes();
         let profile: [u8; 2] = if two_byte { [0x10, 0x00] } else { [0xbe, 0xde] };
         if let Some(place) = self.bytes.get_mut(head..head + 4) {
@@ -157,6 +157,10 @@ impl HeaderBuffer {
         if let Some(first) = self.bytes.first_mut() {
             *first |= 0x10;
         }
+    }
+
+    fn push_zeros(&mut self, count: usize) {
+        (0..count).for_each(|_| self.push(&[0]));
     }
 
     fn push(&mut self, data: &[u8]) {

@@ -92,7 +92,7 @@ impl Unwrapper32 {
 
     /// Unwrap and remember. The first number of a stream gets 2^32 added.
     pub fn unwrap(&mut self, wire: u32) -> u64 {
-        let value = self.highest.map_or(HEADROOM + u64::from(wire), |highest| unwrap_u32(highest, wire));
+        let value = self.highest.map_or_else(|| HEADROOM + u64::from(wire), |highest| unwrap_u32(highest, wire));
         self.highest = Some(self.highest.map_or(value, |highest| highest.max(value)));
         value
     }

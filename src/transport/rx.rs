@@ -37,8 +37,11 @@ pub struct Config {
 pub struct Received {
     /// Its unwrapped sequence number.
     pub seq: u64,
-    /// The numbering jumped, so far that nothing can be asked for again: drop history, ask for a key frame.
+    /// The stream started over with other numbers (RFC 3550, A.1). Unwrapped numbers went on forwards all the same, so
+    /// nothing need be cleared; ask for a key frame.
     pub restarted: bool,
+    /// More is missing than will be asked for; the holes are given up. Ask for a key frame.
+    pub outage: bool,
     /// It is the highest so far; false for one that came late.
     pub newest: bool,
 }
@@ -132,7 +135,7 @@ impl RxStream {
             }
             let overrun = self.config.nack && !self.nacks.on_gap(now, highest + 1, seq);
             let received = self.advance(seq, sequence, false);
-            return Ok(Received { restarted: overrun, ..received });
+            return Ok(Received { outage: overrun, ..received });
         }
         if highest - seq >= MAX_LATE {
             return self.suspect_restart(sequence);
@@ -143,7 +146,7 @@ impl RxStream {
         }
         self.mark(seq, true);
         self.nacks.on_arrived(seq);
-        Ok(Received { seq, restarted: false, newest: false })
+        Ok(Received { seq, restarted: false, outage: false, newest: false })
     }
 
     /// One stray number is dropped; a second that continues it is believed (RFC 3550, A.1).
@@ -172,7 +175,7 @@ impl RxStream {
         self.restart_at = None;
         self.unwrapper.unwrap(sequence);
         self.mark(seq, true);
-        Received { seq, restarted, newest: true }
+        Received { seq, restarted, outage: false, newest: true }
     }
 
     /// An SR of this stream came.

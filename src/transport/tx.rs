@@ -22,6 +22,9 @@ const BUDGET_DIVISOR: usize = 5;
 /// ... and this much at once: a lost large key frame. Higher lets a far end that NACKs everything cost more.
 const BUDGET_BURST: i64 = 64 * 1024;
 
+/// A publisher's clock that puts its stream further than this from when it came is not believed.
+const MAX_CLOCK_ERROR_SECONDS: u32 = 10;
+
 /// What is fixed about a sent stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -239,14 +242,16 @@ impl TxStream {
     ) -> Option<SenderInfo> {
         let last = self.last?;
         let ntp = wall.at(now);
+        let units = now.since(last.at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000;
+        let carried_on = last.timestamp.wrapping_add(u64::try_from(units).map_or(0, wire_u32));
         let rebased = publisher.and_then(|(clock, stream)| {
             let source = stream.rtp_at(clock.theirs(ntp)?);
-            Some(last.timestamp.wrapping_add(source.wrapping_sub(last.source_timestamp)))
+            let rtp = last.timestamp.wrapping_add(source.wrapping_sub(last.source_timestamp));
+            // When the publisher's clock was set, its streams are out of step until each has sent another SR.
+            let apart = rtp.wrapping_sub(carried_on).cast_signed().unsigned_abs();
+            (apart <= self.config.clock_rate.saturating_mul(MAX_CLOCK_ERROR_SECONDS)).then_some(rtp)
         });
-        let rtp = rebased.unwrap_or_else(|| {
-            let units = now.since(last.at).as_nanos() * u128::from(self.config.clock_rate) / 1_000_000_000;
-            last.timestamp.wrapping_add(u64::try_from(units).map_or(0, wire_u32))
-        });
+        let rtp = rebased.unwrap_or(carried_on);
         Some(SenderInfo { ssrc: self.config.ssrc, ntp, rtp, packets: self.packets, octets: self.octets })
     }
 

@@ -1,4 +1,5 @@
 //! Bodies for RTP, RTCP and what keeps state of them.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests; cargo-fuzz targets take the bodies from here")]
 
 use weir::base::{Instant, PayloadType, Ssrc};
 use weir::cc::feedback::FeedbackGenerator;

@@ -121,7 +121,7 @@ proptest! {
             // A walk with holes and steps back of at most 100.
             let sequence = start.wrapping_add(u16::try_from(index * 3).unwrap()).wrapping_add(*jump);
             generator.on_packet(at, sequence, false, MEDIA);
-            arrived.entry(sequence).or_insert(tick(at));
+            arrived.entry(sequence).or_insert_with(|| tick(at));
             for (sequence, arrival) in poll(&mut generator, at).into_iter().flatten() {
                 if let Some(arrival) = arrival {
                     reported.insert(sequence, arrival);

@@ -111,7 +111,7 @@ fn scalability_structure(cursor: &mut Cursor<'_>) -> Option<Option<(u16, u16)>> 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -121,7 +121,7 @@ pub(crate) fn packet(out: &mut Vec<u8>, packet_type: u8, format: u8, body: impl 
     let start = out.len();
     out.extend_from_slice(&[0x80 | (format & 0x1f), packet_type, 0, 0]);
     body(out);
-    while (out.len() - start) % 4 != 0 {
+    while !(out.len() - start).is_multiple_of(4) {
         out.push(0);
     }
     let words = u16::try_from((out.len() - start) / 4 - 1).unwrap_or(u16::MAX);

@@ -24,8 +24,14 @@ fn asked(rx: &mut RxStream, now: Instant) -> Vec<u16> {
 fn numbers_go_on_over_the_wrap_and_duplicates_are_told() {
     let mut rx = stream();
     let first = feed(&mut rx, ms(0), 65_534).unwrap().seq;
-    assert_eq!(feed(&mut rx, ms(0), 0).unwrap(), Received { seq: first + 2, restarted: false, newest: true });
-    assert_eq!(feed(&mut rx, ms(0), 65_535).unwrap(), Received { seq: first + 1, restarted: false, newest: false });
+    assert_eq!(
+        feed(&mut rx, ms(0), 0).unwrap(),
+        Received { seq: first + 2, restarted: false, outage: false, newest: true }
+    );
+    assert_eq!(
+        feed(&mut rx, ms(0), 65_535).unwrap(),
+        Received { seq: first + 1, restarted: false, outage: false, newest: false }
+    );
     assert_eq!(feed(&mut rx, ms(0), 65_535), Err(DropReason::Duplicate));
     assert_eq!(feed(&mut rx, ms(0), 0), Err(DropReason::Duplicate));
 }
@@ -94,17 +100,17 @@ fn what_arrives_is_not_asked_for() {
 fn more_holes_than_the_queue_holds_ask_for_a_key_frame() {
     let mut rx = stream();
     feed(&mut rx, ms(0), 0).unwrap();
-    assert!(!feed(&mut rx, ms(0), 101).unwrap().restarted, "a hundred fit");
-    assert!(feed(&mut rx, ms(0), 103).unwrap().restarted, "one more does not");
+    assert!(!feed(&mut rx, ms(0), 101).unwrap().outage, "a hundred fit");
+    assert!(feed(&mut rx, ms(0), 103).unwrap().outage, "one more does not");
     assert!(asked(&mut rx, ms(1)).is_empty());
-    assert!(feed(&mut rx, ms(0), 2000).unwrap().restarted);
+    assert!(feed(&mut rx, ms(0), 2000).unwrap().outage);
 }
 
 #[test]
 fn a_stream_that_is_not_asked_never_restarts_for_holes() {
     let mut rx = RxStream::new(Config { ssrc: Ssrc(1), clock_rate: 48_000, nack: false });
     feed(&mut rx, ms(0), 0).unwrap();
-    assert!(!feed(&mut rx, ms(0), 500).unwrap().restarted);
+    assert!(!feed(&mut rx, ms(0), 500).unwrap().outage);
     assert_eq!(rx.next_nack(), None);
 }
 

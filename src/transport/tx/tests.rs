@@ -103,6 +103,21 @@ fn a_sender_report_without_the_publishers_goes_on_from_the_last_packet() {
     assert_eq!((report.ntp, report.rtp), (wall().at(ms(500)), 51_000 + 45_000));
 }
 
+#[test]
+fn a_publishers_clock_that_was_set_is_not_believed() {
+    let wall = wall();
+    let mut tx = stream();
+    tx.on_sent(ms(0), &sent(1), 1000);
+    let mut publisher = PublisherClock::new();
+    let info = SenderInfo { ssrc: Ssrc(1), ntp: wall.at(ms(0)), rtp: 1000, packets: 0, octets: 0 };
+    publisher.on_sender_report(ms(0), &wall, &info);
+    let stale =
+        SenderClock { ntp: info.ntp.plus_nanos(-3_600_000_000_000), rtp: 1000, arrival: ms(0), clock_rate: 90_000 };
+    assert_eq!(tx.sender_report(ms(100), &wall, Some((&publisher, &stale))).unwrap().rtp, 51_000 + 9000);
+    let good = SenderClock { ntp: info.ntp, ..stale };
+    assert_eq!(tx.sender_report(ms(100), &wall, Some((&publisher, &good))).unwrap().rtp, 51_000 + 9000);
+}
+
 /// Sound and picture captured at one moment are mapped to one moment by the reports of their outgoing streams, though
 /// their own reports took different times to arrive and their numbering was moved by different amounts.
 #[test]
