@@ -1,1 +1,19 @@
-//! loadtest
+//! Participants that behave like real callers, for tests and load: LiveKit signalling over a WebSocket, media through
+//! the WebRTC implementation of the `rtc` crate, which shares no media code with weir beyond DTLS and SCTP.
+//!
+//! [`Client`] is one participant. What it publishes is synthetic: every frame names its source and its number, and its
+//! bytes follow from both, so that whoever receives it can tell whether each bit arrived ([`content`]). There is no
+//! codec: the frames are Opus and VP8 as far as a server may look, no further.
+
+pub mod client;
+pub mod content;
+pub mod receive;
+pub mod token;
+
+mod participant;
+mod peer;
+mod send;
+mod signal;
+
+pub use client::{Client, Event, Generation, Options, Snapshot, Video};
+pub use livekit_protocol as proto;
