@@ -16,7 +16,11 @@
 pub mod base;
 pub mod cc;
 #[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod control;
 pub mod room;
 pub mod rtp;
 pub mod shard;

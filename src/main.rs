@@ -1,1 +1,7 @@
-fn main() {}
+//! The `weir` program. All of it is in the library: see [`weir::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir::cli::run()
+}

@@ -20,6 +20,11 @@ impl Clock {
         Self { zero: std::time::Instant::now() }
     }
 
+    /// The zero as the standard library's moment, for libraries that want one.
+    pub const fn anchor(&self) -> std::time::Instant {
+        self.zero
+    }
+
     /// Time since the zero. Never goes back, whatever is done to the machine's date.
     #[expect(clippy::disallowed_methods, reason = "this file is where time comes from")]
     pub fn now(&self) -> Instant {

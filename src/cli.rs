@@ -1,0 +1,121 @@
+//! The command line: `serve`, `token`, `keys`, `config`.
+//!
+//! What a person did wrong is one line on stderr that says what to change, and exit code 2.
+
+mod keys;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Keys};
+
+/// A decentralized voice and video SFU for Matrix.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::ServeArgs),
+    /// Print a token that lets somebody join a room.
+    Token(token::TokenArgs),
+    /// Print a fresh API key with its secret, to be put into the configuration.
+    Keys,
+    /// Check or show configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether a file is good, and what to change if not.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print a documented file with all defaults.
+    Example,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct Source {
+    /// Try it out: loopback and the machine's own addresses, key `devkey`, secret `secret`.
+    #[arg(long, conflicts_with = "config")]
+    dev: bool,
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
+    config: Option<PathBuf>,
+    /// API keys as `key: secret`, one per line; they come before those of the file.
+    #[arg(long, env = "WEIR_KEYS", hide_env_values = true, value_name = "KEY: SECRET")]
+    keys: Option<String>,
+}
+
+impl Source {
+    /// Read it, without checking it.
+    fn read(&self) -> Result<Config, ConfigError> {
+        let mut config = match (&self.config, self.dev) {
+            (_, true) => Config::dev(),
+            (Some(file), false) => Config::load(file)?,
+            (None, false) => Config::new(),
+        };
+        if let Some(text) = &self.keys {
+            let mut keys = Keys::parse(text)?;
+            keys.extend(config.keys);
+            config.keys = keys;
+        }
+        Ok(config)
+    }
+}
+
+/// Run what the command line asks for.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Keys => keys::run(),
+        Command::Config { command: ConfigCommand::Check { file } } => check(&file),
+        Command::Config { command: ConfigCommand::Example } => {
+            print(&crate::config::example::example());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tell(&message);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(file: &std::path::Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(|e| e.to_string())?;
+    config.check().map_err(|e| e.in_file(file).to_string())?;
+    print(&format!("{}: good\n", file.display()));
+    Ok(())
+}
+
+/// To stdout. A reader that has gone (`| head`) is no fault of ours.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// One line on stderr.
+fn tell(message: &str) {
+    use std::io::Write;
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "weir: {line}");
+}

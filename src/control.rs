@@ -1,0 +1,25 @@
+//! The control plane: everything on tokio. HTTP and WebSockets in front, one task per room behind, the media threads at
+//! the far side of [`bridge`].
+//!
+//! Who owns what: [`registry`] owns which rooms there are, a room task ([`room_task`]) owns its room machine, a
+//! WebSocket task ([`ws`]) owns its socket. They meet in bounded channels only. Started by [`Server::start`].
+
+pub mod addresses;
+mod admin;
+pub mod auth;
+pub mod bridge;
+mod connection;
+mod http;
+mod listener;
+pub mod logging;
+mod metrics;
+mod redact;
+mod registry;
+mod reports;
+mod room_task;
+pub mod server;
+pub mod system;
+mod ws;
+
+pub use redact::Redacted;
+pub use server::{Server, ServerError, Started};

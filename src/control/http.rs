@@ -1,0 +1,327 @@
+//! The public HTTP routes: joining by WebSocket, asking why a join failed, and being there.
+//!
+//! Status codes and bodies decide what clients do next, so they are fixed: a 404 on `/rtc/v1` makes them fall back to
+//! `/rtc`, unless its body says that the room does not exist; 401 and 403 end the attempt; 503 is tried again. Every
+//! answer carries CORS headers, or a browser would hide the status from the client.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{RawQuery, Request, State, WebSocketUpgrade};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use signalling::livekit::{JoinLimits, join_request};
+use signalling::room::api::{ConnectionId, Generation, Input, JoinRequest, Refusal};
+use tokio::sync::{Semaphore, mpsc};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+
+use super::auth::Auth;
+use super::connection::{self, QueueLimits};
+use super::metrics::Metrics;
+use super::registry::Registry;
+use super::room_task::RoomInput;
+use super::ws::{self, Conversation, WsRules};
+
+/// What the routes share.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) auth: Arc<Auth>,
+    pub(super) registry: Registry,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) join_limits: JoinLimits,
+    pub(super) queue_limits: QueueLimits,
+    pub(super) ws_rules: WsRules,
+    /// Joins being answered.
+    pub(super) pending: Arc<Semaphore>,
+    /// Places for participants of this node.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) draining: AtomicBool,
+    pub(super) next_connection: AtomicU64,
+}
+
+/// How long a room may take for its first answer. Clients wait 5 seconds for the upgrade.
+const FIRST_ANSWER: Duration = Duration::from_secs(4);
+/// How often a join that met a room in its last moment is tried again.
+const ATTEMPTS: usize = 3;
+/// How long browsers may remember what CORS allows.
+const CORS_AGE: Duration = Duration::from_secs(86_400);
+/// Paths served, longest first: a request path may have anything in front of them.
+const ENDPOINTS: [&str; 4] = ["/rtc/v1/validate", "/rtc/validate", "/rtc/v1", "/rtc"];
+
+/// The routes.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let methods = [Method::OPTIONS, Method::HEAD, Method::GET, Method::POST, Method::PATCH, Method::DELETE];
+    let cors = CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(methods)
+        // Not `*`: that would leave out `Authorization` (Fetch standard, 4.9).
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(CORS_AGE);
+    Router::new()
+        .route("/", get(async || "OK"))
+        .route("/rtc", any(async |app, ws, query, headers| join(app, Generation::V0, ws, query, headers).await))
+        .route("/rtc/v1", any(async |app, ws, query, headers| join(app, Generation::V1, ws, query, headers).await))
+        .route("/rtc/validate", get(async |app, query, headers| validate(app, Generation::V0, query, headers).await))
+        .route("/rtc/v1/validate", get(async |app, query, headers| validate(app, Generation::V1, query, headers).await))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(cors)
+        .with_state(app)
+}
+
+/// Rewrite a request to the path it is served under: runs of `/` count as one, a prefix in front of a known endpoint is
+/// dropped, as reverse proxies do or do not.
+pub(super) fn normalise(request: &mut Request) {
+    let path = request.uri().path();
+    let Some(served) = served_path(path) else { return };
+    if served == path {
+        return;
+    }
+    let target = match request.uri().query() {
+        Some(query) => format!("{served}?{query}"),
+        None => served.into_owned(),
+    };
+    if let Ok(uri) = target.parse() {
+        *request.uri_mut() = uri;
+    }
+}
+
+fn served_path(path: &str) -> Option<Cow<'_, str>> {
+    let collapsed: Cow<'_, str> = if path.contains("//") {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        Cow::Owned(format!("/{}", parts.join("/")))
+    } else {
+        Cow::Borrowed(path)
+    };
+    let trimmed = collapsed.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(&collapsed);
+    match ENDPOINTS.iter().find(|endpoint| trimmed.ends_with(**endpoint)) {
+        Some(endpoint) => Some(Cow::Borrowed(endpoint)),
+        None => Some(collapsed),
+    }
+}
+
+/// An answer instead of an upgrade.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    text: Cow<'static, str>,
+}
+
+impl Refused {
+    fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text: text.into() }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthorized(text) => Self::new(401, text),
+            Refusal::BadRequest(text) => Self::new(400, text),
+            Refusal::NoSuchRoom => Self::new(404, "requested room does not exist"),
+            Refusal::Unavailable(text) => Self::new(503, text),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.text.into_owned()).into_response()
+    }
+}
+
+async fn validate(
+    State(app): State<Arc<App>>,
+    generation: Generation,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    match check(&app, generation, query.as_deref(), &headers).await {
+        Ok(()) => "success".into_response(),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
+    let request = read_request(app, generation, query, headers)?;
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(Refusal::Unavailable("server is stopping").into());
+    }
+    match app.registry.check(&request.grants.room, request.grants.room_create).await {
+        // A resume is told to join anew by a message, not by a status.
+        Err(Refusal::NoSuchRoom) if request.reconnect => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+async fn join(
+    State(app): State<Arc<App>>,
+    generation: Generation,
+    ws: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(ws) = ws else { return StatusCode::NOT_FOUND.into_response() };
+    let ws = app.ws_rules.apply(ws);
+    let result = match read_request(&app, generation, query.as_deref(), &headers) {
+        Ok(request) => enter(&app, request).await,
+        Err(refused) => Err(refused),
+    };
+    match result {
+        Ok(Entered::Joined(conversation)) => {
+            app.metrics.join("joined");
+            ws.on_upgrade(move |socket| conversation.run(socket))
+        }
+        Ok(Entered::MustRejoin { protocol }) => {
+            app.metrics.join("must_rejoin");
+            ws.on_upgrade(move |socket| ws::send_away(socket, protocol))
+        }
+        Err(refused) => {
+            app.metrics.join(match refused.status.as_u16() {
+                400 => "bad_request",
+                401 => "unauthorized",
+                404 => "no_such_room",
+                503 => "unavailable",
+                _ => "error",
+            });
+            refused.into_response()
+        }
+    }
+}
+
+/// The token and the request, checked as far as they can be without a room.
+fn read_request(
+    app: &App,
+    generation: Generation,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<JoinRequest, Refused> {
+    let query: Vec<(Cow<'_, str>, Cow<'_, str>)> =
+        url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
+    let in_query = || query.iter().find(|(key, _)| key == "access_token").map(|(_, value)| value.as_ref());
+    let token = bearer(headers).or_else(in_query).filter(|token| !token.is_empty());
+    let token = token.ok_or_else(|| Refused::new(401, "no access token"))?;
+    let grants = app.auth.grants(token).map_err(|error| Refused::new(error.status(), error.to_string()))?;
+    let pairs = query.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
+    join_request(generation, pairs, grants, &app.join_limits)
+        .map_err(|error| Refused::new(error.status(), error.to_string()))
+}
+
+/// The token of an `Authorization: Bearer` header. Another scheme is not ours: a proxy in front may have put it there.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+enum Entered {
+    Joined(Box<Conversation>),
+    MustRejoin { protocol: i32 },
+}
+
+/// Take the request to its room and wait for the room's first answer.
+async fn enter(app: &Arc<App>, request: JoinRequest) -> Result<Entered, Refused> {
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(Refusal::Unavailable("server is stopping").into());
+    }
+    let full = || Refused::from(Refusal::Unavailable("server is full"));
+    let _pending = app.pending.clone().try_acquire_owned().map_err(|_| full())?;
+    let place = app.places.clone().try_acquire_owned().map_err(|_| full())?;
+    let answered = tokio::time::timeout(FIRST_ANSWER, async {
+        for _ in 0..ATTEMPTS {
+            match attempt(app, &request).await {
+                Attempt::Over(result) => return result,
+                Attempt::RoomEnded => {}
+            }
+        }
+        Err(Refusal::Unavailable("room is ending"))
+    })
+    .await;
+    match answered {
+        Ok(Ok(mut conversation)) => {
+            conversation.place = Some(place);
+            Ok(Entered::Joined(conversation))
+        }
+        Ok(Err(Refusal::NoSuchRoom)) if request.reconnect => {
+            Ok(Entered::MustRejoin { protocol: request.client.protocol })
+        }
+        Ok(Err(refusal)) => Err(refusal.into()),
+        Err(_) => Err(Refusal::Unavailable("server is overloaded").into()),
+    }
+}
+
+enum Attempt {
+    Over(Result<Box<Conversation>, Refusal>),
+    /// The room ended before it answered.
+    RoomEnded,
+}
+
+async fn attempt(app: &Arc<App>, request: &JoinRequest) -> Attempt {
+    let room = match app.registry.enter(&request.grants.room, request.grants.room_create).await {
+        Ok(room) => room,
+        Err(refusal) => return Attempt::Over(Err(refusal)),
+    };
+    let connection = ConnectionId(app.next_connection.fetch_add(1, Ordering::Relaxed));
+    // The place for "closed" is taken before anything else, so that it can never fail to arrive.
+    let Ok(closing) = room.inputs.clone().reserve_owned().await else { return Attempt::RoomEnded };
+    let closing = Closing { connection, permit: Some(closing) };
+    let (link, feed, answer) = connection::pair(app.queue_limits);
+    let join = RoomInput::Join { connection, request: Box::new(request.clone()), link };
+    if room.inputs.send(join).await.is_err() {
+        return Attempt::RoomEnded;
+    }
+    match answer.await {
+        Ok(Ok(())) => Attempt::Over(Ok(Box::new(Conversation {
+            connection,
+            inputs: room.inputs,
+            feed,
+            closing,
+            rules: app.ws_rules,
+            metrics: app.metrics.clone(),
+            place: None,
+        }))),
+        Ok(Err(refusal)) => Attempt::Over(Err(refusal)),
+        Err(_) => Attempt::RoomEnded,
+    }
+}
+
+/// Tells the room that a connection is gone, however it went.
+#[derive(Debug)]
+pub(super) struct Closing {
+    connection: ConnectionId,
+    permit: Option<mpsc::OwnedPermit<RoomInput>>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.send(RoomInput::Plain(Input::ConnectionClosed { connection: self.connection }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::served_path;
+
+    #[test]
+    fn prefixes_and_double_slashes_lead_to_the_endpoint() {
+        for (path, expected) in [
+            ("/rtc", "/rtc"),
+            ("//rtc", "/rtc"),
+            ("/rtc/", "/rtc"),
+            ("/livekit/sfu/rtc/v1", "/rtc/v1"),
+            ("/livekit/sfu//rtc/v1/validate", "/rtc/v1/validate"),
+            ("/a/rtc/validate", "/rtc/validate"),
+            ("/", "/"),
+            ("//", "/"),
+            ("/other", "/other"),
+            ("/notrtc", "/notrtc"),
+        ] {
+            assert_eq!(served_path(path).as_deref(), Some(expected), "{path}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Which rooms there are, and on which media thread each lives. Names only: what happens in a room is its task's.
+//!
+//! One task owns the table; others ask it through [`Registry`]. A room that ends between an answer and its use shows as
+//! a closed channel: whoever finds it so asks again and gets a new room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use signalling::room::api::{AdminAnswer, AdminError, AdminRequest, Input, Now, Refusal, RoomParams};
+use signalling::room::{self as machine, Room};
+use tokio::sync::{mpsc, oneshot};
+
+use super::auth::Auth;
+use super::bridge;
+use super::metrics::Metrics;
+use super::reports::RouteChange;
+use super::room_task::{self, RoomInput, RoomTask};
+use crate::mailbox::Mailbox;
+use crate::media::clock::{Clock, unix_now};
+
+/// Questions that wait for the registry. Full: the asker waits, which slows joins down and nothing else.
+const QUESTIONS: usize = 1_024;
+/// Inputs a room may have waiting beside one place for each connection's end.
+const INPUT_SLACK: usize = 1_024;
+/// Media events that may wait for a room.
+pub(super) const MEDIA_EVENTS: usize = 8_192;
+
+/// Where a room takes inputs.
+#[derive(Clone, Debug)]
+pub(super) struct RoomHandle {
+    /// Its number: ids of what is in it start with it.
+    pub(super) number: u64,
+    /// Inputs; closed when the room has ended.
+    pub(super) inputs: mpsc::Sender<RoomInput>,
+}
+
+/// A media thread as rooms need it.
+#[derive(Clone, Debug)]
+pub(super) struct ThreadInfo {
+    /// Commands go here.
+    pub(super) mailbox: Mailbox,
+    /// What its ufrags start with.
+    pub(super) ufrag_prefix: String,
+    /// Its candidate lines.
+    pub(super) candidates: Vec<String>,
+    /// Connections of all its rooms now.
+    pub(super) load: Arc<AtomicUsize>,
+}
+
+/// What rooms share.
+#[derive(Clone, Debug)]
+pub(super) struct RoomContext {
+    pub(super) config: Arc<machine::Config>,
+    pub(super) clock: Clock,
+    pub(super) auth: Arc<Auth>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) fingerprint: [u8; 32],
+    pub(super) max_rooms: usize,
+    pub(super) max_pending_joins: usize,
+    pub(super) auto_create: bool,
+}
+
+#[derive(Debug)]
+enum Question {
+    Enter { room: String, may_create: bool, answer: oneshot::Sender<Result<RoomHandle, Refusal>> },
+    Check { room: String, may_create: bool, answer: oneshot::Sender<Result<(), Refusal>> },
+    All { answer: oneshot::Sender<Vec<RoomHandle>> },
+    Ended { room: String, number: u64 },
+    Drain,
+}
+
+/// Asks the registry. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Registry(mpsc::Sender<Question>);
+
+/// What is said when the registry itself is gone: the process is ending.
+const STOPPING: Refusal = Refusal::Unavailable("server is stopping");
+
+impl Registry {
+    /// Start its task. `routes` is told of each room before the room can ask anything of a media thread.
+    pub(super) fn start(context: RoomContext, threads: Vec<ThreadInfo>, routes: mpsc::Sender<RouteChange>) -> Self {
+        let (sender, questions) = mpsc::channel(QUESTIONS);
+        let registry = Self(sender);
+        let table = Table {
+            context: Arc::new(context),
+            threads,
+            routes,
+            registry: registry.0.downgrade(),
+            rooms: HashMap::new(),
+            next_number: 1,
+            draining: false,
+        };
+        tokio::spawn(table.run(questions));
+        registry
+    }
+
+    /// The room of this name, made if it is not there and may be.
+    pub(super) async fn enter(&self, room: &str, may_create: bool) -> Result<RoomHandle, Refusal> {
+        let room = room.to_owned();
+        self.ask(|answer| Question::Enter { room, may_create, answer }).await.unwrap_or(Err(STOPPING))
+    }
+
+    /// Whether [`Self::enter`] would give a room.
+    pub(super) async fn check(&self, room: &str, may_create: bool) -> Result<(), Refusal> {
+        let room = room.to_owned();
+        self.ask(|answer| Question::Check { room, may_create, answer }).await.unwrap_or(Err(STOPPING))
+    }
+
+    /// All rooms.
+    pub(super) async fn all(&self) -> Vec<RoomHandle> {
+        self.ask(|answer| Question::All { answer }).await.unwrap_or_default()
+    }
+
+    /// No new rooms; every room sends its participants away.
+    pub(super) async fn drain(&self) {
+        // Fails when the registry is gone already.
+        let _ = self.0.send(Question::Drain).await;
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.0.send(question(sender)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl RoomHandle {
+    /// Ask the room something; `None` when it has ended meanwhile.
+    pub(super) async fn admin(&self, request: AdminRequest) -> Option<Result<AdminAnswer, AdminError>> {
+        let (sender, answer) = oneshot::channel();
+        self.inputs.send(RoomInput::Admin { request: Box::new(request), answer: sender }).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+struct Table {
+    context: Arc<RoomContext>,
+    threads: Vec<ThreadInfo>,
+    routes: mpsc::Sender<RouteChange>,
+    /// For room tasks to report their end; weak, so that the table's own task ends when nobody else asks.
+    registry: mpsc::WeakSender<Question>,
+    rooms: HashMap<String, RoomHandle>,
+    next_number: u64,
+    draining: bool,
+}
+
+impl Table {
+    async fn run(mut self, mut questions: mpsc::Receiver<Question>) {
+        while let Some(question) = questions.recv().await {
+            match question {
+                Question::Enter { room, may_create, answer } => {
+                    let result = match self.check(&room, may_create) {
+                        Ok(Some(handle)) => Ok(handle),
+                        Ok(None) => self.create(&room).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    let _ = answer.send(result);
+                }
+                Question::Check { room, may_create, answer } => {
+                    let _ = answer.send(self.check(&room, may_create).map(|_| ()));
+                }
+                Question::All { answer } => {
+                    let _ = answer.send(self.rooms.values().cloned().collect());
+                }
+                Question::Ended { room, number } => self.forget(&room, number).await,
+                Question::Drain => self.drain(),
+            }
+        }
+    }
+
+    /// The room, or `None` where one may be made.
+    fn check(&self, room: &str, may_create: bool) -> Result<Option<RoomHandle>, Refusal> {
+        if self.draining {
+            return Err(STOPPING);
+        }
+        // One that has ended but has not said so yet counts as gone.
+        if let Some(handle) = self.rooms.get(room).filter(|handle| !handle.inputs.is_closed()) {
+            return Ok(Some(handle.clone()));
+        }
+        if !may_create && !self.context.auto_create {
+            return Err(Refusal::NoSuchRoom);
+        }
+        if self.rooms.len() >= self.context.max_rooms {
+            return Err(Refusal::Unavailable("too many rooms"));
+        }
+        Ok(None)
+    }
+
+    async fn create(&mut self, name: &str) -> Result<RoomHandle, Refusal> {
+        let full = Refusal::Unavailable("no media thread");
+        let load = |thread: &ThreadInfo| thread.load.load(Ordering::Relaxed);
+        let index = (0..self.threads.len()).min_by_key(|i| self.threads.get(*i).map(load)).ok_or(full)?;
+        let thread = self.threads.get(index).ok_or(full)?.clone();
+        let number = self.next_number;
+        self.next_number += 1;
+        let params = RoomParams {
+            name: name.to_owned(),
+            first_id: bridge::first_id(number) + 1,
+            seed: seed()?,
+            ufrag_prefix: thread.ufrag_prefix.clone(),
+            candidates: thread.candidates.clone(),
+            fingerprint: self.context.fingerprint,
+            empty_timeout: None,
+            departure_timeout: None,
+            max_participants: 0,
+            metadata: String::new(),
+        };
+        let now = now(self.context.clock);
+        let room = Room::new(params, self.context.config.clone(), now);
+        let places = self.context.config.limits.participants + self.context.max_pending_joins;
+        let (inputs, input_receiver) = mpsc::channel(places + INPUT_SLACK);
+        let (media, media_receiver) = mpsc::channel(MEDIA_EVENTS);
+        let route = RouteChange::Add { number, thread: index, to: media };
+        self.routes.send(route).await.map_err(|_| STOPPING)?;
+        let task = RoomTask::new(number, room, self.context.clone(), thread, input_receiver, media_receiver);
+        let (registry, name_for_end) = (self.registry.clone(), name.to_owned());
+        tokio::spawn(async move {
+            room_task::run(task).await;
+            if let Some(registry) = registry.upgrade() {
+                // Fails when the registry is gone: the process ends.
+                let _ = registry.send(Question::Ended { room: name_for_end, number }).await;
+            }
+        });
+        let handle = RoomHandle { number, inputs };
+        self.rooms.insert(name.to_owned(), handle.clone());
+        self.context.metrics.rooms.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        Ok(handle)
+    }
+
+    /// A room task has ended. A newer room of the same name stays.
+    async fn forget(&mut self, name: &str, number: u64) {
+        if self.rooms.get(name).is_some_and(|handle| handle.number == number) {
+            self.rooms.remove(name);
+        }
+        self.context.metrics.rooms.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        let _ = self.routes.send(RouteChange::Remove { number }).await;
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        for handle in self.rooms.values() {
+            let inputs = handle.inputs.clone();
+            // A room whose queue is full is told when there is a place; the table does not wait for it.
+            tokio::spawn(async move {
+                let _ = inputs.send(RoomInput::Plain(Input::Drain)).await;
+            });
+        }
+    }
+}
+
+/// Both clocks as the room machine wants them.
+pub(super) fn now(clock: Clock) -> Now {
+    let unix_ms = i64::try_from(unix_now().as_millis()).unwrap_or(i64::MAX);
+    Now { mono: std::time::Duration::from_nanos(clock.now().as_nanos()), unix_ms }
+}
+
+fn seed() -> Result<[u8; 32], Refusal> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| Refusal::Unavailable("the system gives no randomness"))?;
+    Ok(seed)
+}

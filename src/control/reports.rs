@@ -1,0 +1,99 @@
+//! Carries what the media threads report to the rooms it is about. One task, no state but the table of rooms.
+//!
+//! It never waits for a room: one that does not keep up loses data messages first; when not even edges fit any more, its
+//! channel is closed, which the room takes for the loss of its media and sends everybody away to come back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use signalling::media::MediaEvent;
+use tokio::sync::mpsc;
+
+use super::bridge;
+use super::metrics::Metrics;
+use crate::mailbox::{Mailbox, Report};
+use crate::shard::command::Command;
+use crate::shard::event::Event;
+
+/// What a room task hears of the media plane.
+#[derive(Debug)]
+pub(super) enum MediaInput {
+    /// Something happened.
+    Event(MediaEvent),
+    /// The media thread lost all it had.
+    Lost,
+}
+
+/// A room came or went.
+#[derive(Debug)]
+pub(super) enum RouteChange {
+    /// Reports about this room go there.
+    Add { number: u64, thread: usize, to: mpsc::Sender<MediaInput> },
+    /// No more.
+    Remove { number: u64 },
+}
+
+/// Share of a room's channel that only edges may use; levels and data stop before.
+const RESERVED_FOR_EDGES: usize = 4;
+
+/// The routing task.
+pub(super) struct Reports {
+    pub(super) reports: mpsc::Receiver<(usize, Report)>,
+    pub(super) changes: mpsc::Receiver<RouteChange>,
+    /// By thread number: to give back the window of data messages that are thrown away.
+    pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Reports {
+    /// Until the media threads or the registry are gone.
+    pub(super) async fn run(mut self) {
+        let mut rooms: HashMap<u64, (usize, mpsc::Sender<MediaInput>)> = HashMap::new();
+        loop {
+            tokio::select! {
+                // Changes first: a room is announced before it can cause a report.
+                biased;
+                change = self.changes.recv() => match change {
+                    Some(RouteChange::Add { number, thread, to }) => { rooms.insert(number, (thread, to)); }
+                    Some(RouteChange::Remove { number }) => { rooms.remove(&number); }
+                    None => return,
+                },
+                report = self.reports.recv() => match report {
+                    Some((_, Report::Event(event))) => self.route(&mut rooms, event),
+                    Some((thread, Report::Stats(stats))) => self.metrics.fold(thread, &stats),
+                    Some((thread, Report::ShardDied)) => {
+                        tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
+                        self.metrics.shard_died(thread);
+                        for (_, to) in rooms.values().filter(|(on, _)| *on == thread) {
+                            let _ = to.try_send(MediaInput::Lost);
+                        }
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn route(&self, rooms: &mut HashMap<u64, (usize, mpsc::Sender<MediaInput>)>, event: Event) {
+        let Some(number) = bridge::room_of(&event) else { return };
+        // A room that has just ended: its last events crossed the end.
+        let Some((thread, to)) = rooms.get(&number) else { return };
+        let crowded = to.capacity() < to.max_capacity() / RESERVED_FOR_EDGES;
+        match &event {
+            Event::Data { transport, payload, .. } if crowded => {
+                self.metrics.data_dropped.inc();
+                let taken = Command::DataTaken { transport: *transport, bytes: payload.len() };
+                if let Some(mailbox) = self.mailboxes.get(*thread) {
+                    let _ = mailbox.send(taken);
+                }
+                return;
+            }
+            Event::Speakers { .. } | Event::Quality { .. } if crowded => return,
+            _ => {}
+        }
+        let Some(event) = bridge::event(event) else { return };
+        if to.try_send(MediaInput::Event(event)).is_err() {
+            rooms.remove(&number);
+        }
+    }
+}

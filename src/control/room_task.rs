@@ -1,0 +1,338 @@
+//! One task per room: drives its room machine. Inputs come from WebSocket tasks, media reports and the timer; outputs go
+//! to WebSocket tasks and the media thread. Never waits for either.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use livekit_protocol as proto;
+use signalling::media::{DataChannel, MediaCommand};
+use signalling::room::Room;
+use signalling::room::api::{
+    AdminAnswer, AdminError, AdminId, AdminRequest, ConnectionId, Grants, Input, JoinRequest, Notice, Output, Refusal,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::bridge;
+use super::connection::{Link, Outgoing, SendError};
+use super::redact::Redacted;
+use super::registry::{RoomContext, ThreadInfo, now};
+use super::reports::MediaInput;
+use crate::mailbox::{COMMANDS, MailboxFull};
+use crate::shard::command::Command;
+
+/// What comes to a room from the rest of control.
+#[derive(Debug)]
+pub(super) enum RoomInput {
+    /// A client wants in; its link answers.
+    Join { connection: ConnectionId, request: Box<JoinRequest>, link: Link },
+    /// The server API asks.
+    Admin { request: Box<AdminRequest>, answer: oneshot::Sender<Result<AdminAnswer, AdminError>> },
+    /// Anything the machine takes as it is.
+    Plain(Input),
+}
+
+/// How often a command that found the mailbox full is tried again. The media thread obeys 32 commands a turn.
+const RETRY: Duration = Duration::from_millis(2);
+/// Commands that may wait for the mailbox. Beyond, the room gives its media up.
+const MAX_BACKLOG: usize = 16_384;
+/// A timer of the machine is never served faster than this, whatever it asks for.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// A room with what it is connected to.
+pub(super) struct RoomTask {
+    number: u64,
+    room: Room,
+    context: Arc<RoomContext>,
+    thread: ThreadInfo,
+    inputs: mpsc::Receiver<RoomInput>,
+    media: Option<mpsc::Receiver<MediaInput>>,
+    links: HashMap<ConnectionId, (Link, LoadShare)>,
+    questions: HashMap<AdminId, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
+    next_question: u64,
+    /// Commands the mailbox had no place for, in order.
+    backlog: VecDeque<Command>,
+    outputs: Vec<Output>,
+    ended: bool,
+}
+
+/// Run the room to its end. A panic in it ends this room and no other.
+pub(super) async fn run(task: RoomTask) {
+    let mailbox = task.thread.mailbox.clone();
+    let context = task.context.clone();
+    let number = task.number;
+    if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
+        context.metrics.room_panics.inc();
+        tracing::error!("a room ended by a fault of weir; its participants come back to a new one");
+    }
+    // Removals have a queue with a place for everything that exists; full means the thread has been gone for long.
+    let _ = mailbox.send(Command::RemoveRoom { room: bridge::room_id(number) });
+}
+
+impl RoomTask {
+    pub(super) fn new(
+        number: u64,
+        room: Room,
+        context: Arc<RoomContext>,
+        thread: ThreadInfo,
+        inputs: mpsc::Receiver<RoomInput>,
+        media: mpsc::Receiver<MediaInput>,
+    ) -> Self {
+        Self {
+            number,
+            room,
+            context,
+            thread,
+            inputs,
+            media: Some(media),
+            links: HashMap::new(),
+            questions: HashMap::new(),
+            next_question: 0,
+            backlog: VecDeque::new(),
+            outputs: Vec::new(),
+            ended: false,
+        }
+    }
+
+    async fn run(mut self) {
+        self.command(Command::AddRoom { room: bridge::room_id(self.number) });
+        while !self.ended {
+            let backlogged = !self.backlog.is_empty();
+            let sleep = self.until_timeout();
+            let timer = tokio::time::sleep(sleep.unwrap_or(Duration::MAX.min(Duration::from_secs(3600))));
+            tokio::select! {
+                // Clients wait while the media thread is behind: nothing new is asked of it.
+                input = self.inputs.recv(), if !backlogged => match input {
+                    Some(input) => self.on_input(input),
+                    None => self.ended = true,
+                },
+                input = next_media(&mut self.media) => self.on_media(input),
+                () = timer => self.handle(Input::Timeout),
+                () = tokio::time::sleep(RETRY), if backlogged => self.retry(),
+            }
+            self.dispatch();
+        }
+        // Joins that were on their way find their link dropped unanswered, and ask the registry again.
+        self.inputs.close();
+    }
+
+    fn until_timeout(&self) -> Option<Duration> {
+        let at = self.room.next_timeout()?;
+        Some(at.saturating_sub(now(self.context.clock).mono).max(SHORTEST_SLEEP))
+    }
+
+    fn on_input(&mut self, input: RoomInput) {
+        match input {
+            RoomInput::Join { connection, request, mut link } => {
+                if self.thread.mailbox.depth() > COMMANDS / 4 * 3 {
+                    link.refuse(Refusal::Unavailable("server is overloaded"));
+                    return;
+                }
+                self.links.insert(connection, (link, LoadShare::of(&self.thread.load)));
+                self.handle(Input::Join { connection, request });
+            }
+            RoomInput::Admin { request, answer } => {
+                self.next_question += 1;
+                let id = AdminId(self.next_question);
+                self.questions.insert(id, answer);
+                self.handle(Input::Admin { id, request });
+            }
+            RoomInput::Plain(input) => {
+                if let Input::ConnectionClosed { connection } = &input {
+                    self.links.remove(connection);
+                }
+                self.handle(input);
+            }
+        }
+    }
+
+    fn on_media(&mut self, input: Option<MediaInput>) {
+        match input {
+            Some(MediaInput::Event(event)) => self.handle(Input::Media(event)),
+            Some(MediaInput::Lost) => self.media_lost(),
+            None => {
+                self.media = None;
+                self.media_lost();
+            }
+        }
+    }
+
+    /// What was asked of the media plane is void. The room stays, for the machine to decide; its place on the shard is
+    /// made anew, for those who come back.
+    fn media_lost(&mut self) {
+        self.backlog.clear();
+        if self.media.is_some() {
+            self.command(Command::AddRoom { room: bridge::room_id(self.number) });
+            self.handle(Input::MediaLost);
+        } else {
+            // No reports reach this room any more: everybody goes, and comes back to a new room.
+            self.handle(Input::MediaLost);
+            self.dispatch();
+            self.ended = true;
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.room.handle(now(self.context.clock), input, &mut self.outputs);
+    }
+
+    fn dispatch(&mut self) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            self.output(output);
+        }
+        self.outputs = outputs;
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => self.send(&to, message),
+            Output::Close { connection } => {
+                if let Some((link, _)) = self.links.get_mut(&connection) {
+                    link.close();
+                }
+            }
+            Output::Refuse { connection, refusal } => {
+                if let Some((mut link, _)) = self.links.remove(&connection) {
+                    link.refuse(refusal);
+                }
+            }
+            Output::Media(command) => self.media_command(command),
+            Output::RefreshToken { connection, grants } => self.refresh(connection, &grants),
+            Output::Notice(notice) => self.notice(&notice),
+            Output::Admin { id, answer } => {
+                if let Some(question) = self.questions.remove(&id) {
+                    let _ = question.send(answer);
+                }
+            }
+            Output::Ended => self.ended = true,
+        }
+    }
+
+    fn send(&mut self, to: &[ConnectionId], message: Arc<proto::SignalResponse>) {
+        let Some(outgoing) = Outgoing::new(message) else { return };
+        for connection in to {
+            let Some((link, _)) = self.links.get_mut(connection) else { continue };
+            // The WebSocket task cuts the connection and reports its end on its own way.
+            if link.send(outgoing.clone()) == Err(SendError::Overrun) {
+                self.context.metrics.slow_readers.inc();
+            }
+        }
+    }
+
+    fn refresh(&mut self, connection: ConnectionId, grants: &Grants) {
+        match self.context.auth.refreshed(grants) {
+            Ok(message) => self.send(&[connection], Arc::new(message)),
+            Err(error) => tracing::warn!(%error, "a token could not be refreshed"),
+        }
+    }
+
+    fn media_command(&mut self, command: MediaCommand) {
+        if let MediaCommand::SendData { channel: DataChannel::Lossy | DataChannel::DataTrack, .. } = &command
+            && !self.backlog.is_empty()
+        {
+            self.context.metrics.data_dropped.inc();
+            return;
+        }
+        self.command(bridge::command(self.number, command));
+    }
+
+    fn command(&mut self, command: Command) {
+        if self.backlog.is_empty() {
+            if let Err(MailboxFull(command)) = self.thread.mailbox.send(command) {
+                self.context.metrics.mailbox_full.inc();
+                self.backlog.push_back(*command);
+            }
+            return;
+        }
+        if is_removal(&command) {
+            // At once, because it is about who may hear whom; and again at its place, because what waits before it
+            // must not bring back what it removed.
+            let _ = self.thread.mailbox.send(command.clone());
+        }
+        self.backlog.push_back(command);
+        if self.backlog.len() > MAX_BACKLOG {
+            tracing::error!("a media thread has not obeyed for too long; a room gives up its media");
+            self.backlog.clear();
+            self.media = None;
+            self.room.handle(now(self.context.clock), Input::MediaLost, &mut self.outputs);
+            self.ended = true;
+        }
+    }
+
+    fn retry(&mut self) {
+        while let Some(command) = self.backlog.pop_front() {
+            if let Err(MailboxFull(command)) = self.thread.mailbox.send(command) {
+                self.backlog.push_front(*command);
+                return;
+            }
+        }
+    }
+
+    fn notice(&self, notice: &Notice) {
+        let metrics = &self.context.metrics;
+        let room = Redacted(self.room.name());
+        match notice {
+            Notice::RoomStarted(_) => tracing::info!(%room, "room started"),
+            Notice::RoomFinished(_) => tracing::info!(%room, "room finished"),
+            Notice::ParticipantJoined(_, who) => {
+                metrics.participants_joined.inc();
+                tracing::info!(%room, participant = %who.sid, "participant joined");
+            }
+            Notice::ParticipantLeft(_, who) => {
+                let reason = who.disconnect_reason().as_str_name();
+                metrics.participants_left.with_label_values(&[reason]).inc();
+                tracing::info!(%room, participant = %who.sid, reason, "participant left");
+            }
+            Notice::ParticipantAborted(_, who) => {
+                let reason = who.disconnect_reason().as_str_name();
+                metrics.participants_aborted.with_label_values(&[reason]).inc();
+                tracing::info!(%room, participant = %who.sid, reason, "participant never connected");
+            }
+            Notice::TrackPublished(_, who, track) => {
+                tracing::debug!(%room, participant = %who.sid, track = %track.sid, "track published");
+            }
+            Notice::TrackUnpublished(_, who, track) => {
+                tracing::debug!(%room, participant = %who.sid, track = %track.sid, "track unpublished");
+            }
+        }
+    }
+}
+
+async fn next_media(media: &mut Option<mpsc::Receiver<MediaInput>>) -> Option<MediaInput> {
+    match media {
+        Some(media) => media.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+const fn is_removal(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::RemoveRoom { .. }
+            | Command::RemoveParticipant { .. }
+            | Command::RemoveTransport { .. }
+            | Command::Unpublish { .. }
+            | Command::Unsubscribe { .. }
+    )
+}
+
+/// One connection's part of a media thread's load; gives it back when dropped, however the room ends.
+#[derive(Debug)]
+struct LoadShare(Arc<AtomicUsize>);
+
+impl LoadShare {
+    fn of(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(load.clone())
+    }
+}
+
+impl Drop for LoadShare {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

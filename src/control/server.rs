@@ -1,0 +1,258 @@
+//! Puts a node together: media threads, rooms, listeners; and takes it apart in order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use signalling::livekit::JoinLimits;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::auth::Auth;
+use super::connection::QueueLimits;
+use super::http::{self, App};
+use super::listener::{self, Rules};
+use super::metrics::Metrics;
+use super::registry::{Registry, RoomContext, ThreadInfo};
+use super::reports::Reports;
+use super::ws::WsRules;
+use super::{addresses, admin};
+use crate::config::{Config, ConfigError, plain};
+use crate::mailbox::{MediaLink, ufrag_prefix};
+use crate::media::clock::Clock;
+use crate::media::{MediaConfig, MediaThreads, StartError};
+use crate::shard::ShardConfig;
+use crate::transport::{DtlsIdentity, generate_identity};
+
+/// How long clients have to take their leave when the node stops.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Room changes that wait for the task that routes reports.
+const ROUTE_CHANGES: usize = 1_024;
+
+/// Why a node could not start, as one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The system or a library.
+    #[error("{0}")]
+    Start(String),
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// HTTP and WebSocket.
+    pub http: Vec<SocketAddr>,
+    /// Metrics and debug pages.
+    pub admin: Vec<SocketAddr>,
+    /// Media over UDP: the ports of all media threads.
+    pub udp: Vec<SocketAddr>,
+    /// Media over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Addresses clients are told.
+    pub advertised: Vec<IpAddr>,
+}
+
+/// A running node. Dropping it stops the media threads and waits for them.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    started: Started,
+    stopping: watch::Sender<bool>,
+    places: usize,
+    media: Option<MediaThreads>,
+}
+
+impl Server {
+    /// Bind everything, then start. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the configuration is wrong or something is not to be had; nothing is left running then.
+    pub fn start(config: &Config) -> Result<Self, ServerError> {
+        config.check()?;
+        let advertised = addresses::advertised(config)?;
+        let http = bind_all(&config.http_addresses(), config.port, "port")?;
+        let admin_listeners = match config.prometheus.port {
+            0 => Vec::new(),
+            port => {
+                let addresses: Vec<IpAddr> = config.prometheus.bind_addresses.iter().map(|bind| bind.0).collect();
+                bind_all(&addresses, port, "prometheus.port")?
+            }
+        };
+        let clock = Clock::start();
+        let identity = generate_identity().and_then(|identity| DtlsIdentity::new(&identity, clock.anchor()));
+        let identity = Arc::new(identity.map_err(|e| ServerError::Start(e.to_string()))?);
+        let fingerprint = identity.fingerprint().0;
+        let (media, link) = MediaThreads::start(media_config(config, &advertised, identity), clock)
+            .map_err(|error| media_error(&error))?;
+
+        let metrics = Metrics::new(link.threads.len()).map_err(|e| ServerError::Start(e.to_string()))?;
+        let metrics = Arc::new(metrics);
+        let auth = Arc::new(Auth::new(config.keys.clone()));
+        let started = Started {
+            http: local(&http),
+            admin: local(&admin_listeners),
+            udp: link.threads.iter().flat_map(|thread| thread.udp.clone()).collect(),
+            tcp: link.tcp.clone(),
+            advertised,
+        };
+        let context = RoomContext {
+            config: Arc::new(config.signal_room(&node_id(&fingerprint))),
+            clock,
+            auth: auth.clone(),
+            metrics: metrics.clone(),
+            fingerprint,
+            max_rooms: size(config.limit.max_rooms),
+            max_pending_joins: size(config.limit.max_pending_joins),
+            auto_create: config.room.auto_create,
+        };
+        let registry = start_rooms(context, link, &started.advertised);
+        let app = Arc::new(app(config, auth, registry, metrics.clone()));
+        let (stopping, stopped) = watch::channel(false);
+        let rules = Rules {
+            connections: Arc::new(Semaphore::new(size(config.limit.max_connections))),
+            max_head: size(config.limit.max_request_head),
+            head_timeout: config.limit.request_head_timeout.into(),
+            stopping: stopped,
+            metrics,
+        };
+        for listener in http {
+            tokio::spawn(listener::serve(listener, http::router(app.clone()), rules.clone()));
+        }
+        for listener in admin_listeners {
+            tokio::spawn(listener::serve(listener, admin::router(app.clone()), rules.clone()));
+        }
+        let places = size(config.limit.max_participants);
+        Ok(Self { app, started, stopping, places, media: Some(media) })
+    }
+
+    /// Where it listens.
+    pub const fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// No new joins; everybody is told to reconnect. Gives back when all have gone, or after some seconds.
+    pub async fn drain(&self) {
+        self.app.draining.store(true, Ordering::Relaxed);
+        self.app.registry.drain().await;
+        let all_gone = async {
+            while self.app.places.available_permits() < self.places {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, all_gone).await;
+        let _ = self.stopping.send(true);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.stopping.send(true);
+        // Blocks for the length of a loop turn.
+        drop(self.media.take());
+    }
+}
+
+fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metrics>) -> App {
+    let limit = &config.limit;
+    App {
+        auth,
+        registry,
+        metrics,
+        join_limits: JoinLimits {
+            encoded: size(limit.max_request_head),
+            decoded: size(limit.signal_message_size_limit).min(1 << 20),
+            metadata: size(limit.max_metadata_size),
+            attributes: size(limit.max_attributes_size),
+        },
+        queue_limits: QueueLimits {
+            messages: size(limit.signal_queue_messages),
+            bytes: size(limit.signal_queue_bytes),
+        },
+        ws_rules: WsRules { max_message: size(limit.signal_message_size_limit), rate: limit.signal_rate },
+        pending: Arc::new(Semaphore::new(size(limit.max_pending_joins))),
+        places: Arc::new(Semaphore::new(size(limit.max_participants))),
+        draining: AtomicBool::new(false),
+        next_connection: AtomicU64::new(1),
+    }
+}
+
+fn start_rooms(context: RoomContext, link: MediaLink, advertised: &[IpAddr]) -> Registry {
+    let MediaLink { threads, tcp, reports } = link;
+    let mailboxes = threads.iter().map(|thread| thread.mailbox.clone()).collect();
+    let infos = threads.iter().enumerate().map(|(index, thread)| ThreadInfo {
+        mailbox: thread.mailbox.clone(),
+        ufrag_prefix: ufrag_prefix(index).map(String::from_iter).unwrap_or_default(),
+        candidates: addresses::candidates(advertised, &thread.udp, &tcp),
+        load: Arc::new(AtomicUsize::new(0)),
+    });
+    let infos = infos.collect();
+    let (routes, changes) = mpsc::channel(ROUTE_CHANGES);
+    tokio::spawn(Reports { reports, changes, mailboxes, metrics: context.metrics.clone() }.run());
+    Registry::start(context, infos, routes)
+}
+
+fn media_config(config: &Config, advertised: &[IpAddr], identity: Arc<DtlsIdentity>) -> MediaConfig {
+    let bind = addresses::bind_addresses(advertised);
+    let tcp = match config.rtc.tcp_port {
+        0 => Vec::new(),
+        port => bind.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+    };
+    MediaConfig {
+        threads: config.rtc.threads(),
+        bind,
+        udp_port: config.rtc.udp_port.first,
+        tcp,
+        shard: ShardConfig {
+            identity: Some(identity),
+            limits: config.shard_limits(),
+            room: config.core_room(),
+            ..ShardConfig::default()
+        },
+    }
+}
+
+fn media_error(error: &StartError) -> ServerError {
+    match error {
+        StartError::Listen { protocol, address, source } => {
+            let key = if *protocol == "TCP" { "rtc.tcp_port" } else { "rtc.udp_port" };
+            ServerError::Start(format!(
+                "cannot listen on {protocol} {address}: {}; change `{key}` or end what uses it",
+                plain(source)
+            ))
+        }
+        other => ServerError::Start(other.to_string()),
+    }
+}
+
+fn bind_all(addresses: &[IpAddr], port: u16, key: &str) -> Result<Vec<TcpListener>, ServerError> {
+    let bind = |ip: &IpAddr| {
+        listener::bind(*ip, port).map_err(|error| {
+            let address = SocketAddr::new(*ip, port);
+            let advice = match error.kind() {
+                std::io::ErrorKind::AddrNotAvailable => "change `bind_addresses`".to_owned(),
+                std::io::ErrorKind::PermissionDenied => format!("choose a `{key}` above 1023"),
+                _ => format!("change `{key}` or end what uses it"),
+            };
+            ServerError::Start(format!("cannot listen on TCP {address}: {}; {advice}", plain(&error)))
+        })
+    };
+    addresses.iter().map(bind).collect()
+}
+
+fn local(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+/// Clients show it; it tells nodes apart and nothing else.
+fn node_id(fingerprint: &[u8; 32]) -> String {
+    let digits: String = fingerprint.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("ND_{digits}")
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
