@@ -106,3 +106,48 @@ pub fn encode_request(message: &proto::SignalRequest, wire: Wire) -> Result<Enco
 fn text(message: &impl serde::Serialize) -> Result<Encoded, FrameError> {
     serde_json::to_vec(message).map(|json| Encoded::Text(json.into())).map_err(|_| FrameError::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+    use super::*;
+
+    fn offer() -> proto::SignalRequest {
+        let offer = proto::SessionDescription { r#type: "offer".to_owned(), id: 7, ..Default::default() };
+        proto::SignalRequest { message: Some(proto::signal_request::Message::Offer(offer)) }
+    }
+
+    #[test]
+    fn reads_both_forms_of_a_message() {
+        for wire in [Wire::Binary, Wire::Text] {
+            let decoded = match encode_request(&offer(), wire).unwrap() {
+                Encoded::Binary(data) => decode_request(Frame::Binary(&data), 1000),
+                Encoded::Text(data) => decode_request(Frame::Text(std::str::from_utf8(&data).unwrap()), 1000),
+            };
+            assert_eq!(decoded, Ok(offer()));
+        }
+        assert_eq!((Frame::Binary(b"").wire(), Frame::Text("").wire()), (Wire::Binary, Wire::Text));
+    }
+
+    #[test]
+    fn takes_json_as_other_protobuf_libraries_write_it() {
+        let text = r#"{"pingReq":{"timestamp":"1700000000000","rtt":"12"}}"#;
+        let ping = proto::Ping { timestamp: 1_700_000_000_000, rtt: 12 };
+        let expected = proto::SignalRequest { message: Some(proto::signal_request::Message::PingReq(ping)) };
+        assert_eq!(decode_request(Frame::Text(text), 1000), Ok(expected));
+        let future = r#"{"pingReq":{"timestamp":1,"fromTheFuture":true}}"#;
+        assert!(decode_request(Frame::Text(future), 1000).is_ok(), "unknown fields are skipped");
+    }
+
+    #[test]
+    fn refuses_large_and_broken_frames() {
+        let Encoded::Binary(data) = encode_request(&offer(), Wire::Binary).unwrap() else { return };
+        assert_eq!(decode_request(Frame::Binary(&data), data.len() - 1), Err(FrameError::TooLarge));
+        assert_eq!(decode_request(Frame::Text("{}{}{}"), 3), Err(FrameError::TooLarge));
+        assert_eq!(decode_request(Frame::Binary(&[0xff; 8]), 1000), Err(FrameError::Malformed));
+        assert_eq!(decode_request(Frame::Text("[1"), 1000), Err(FrameError::Malformed));
+        let deep = "[".repeat(100_000);
+        assert_eq!(decode_request(Frame::Text(&deep), 1 << 20), Err(FrameError::Malformed));
+    }
+}

@@ -58,3 +58,31 @@ impl CandidateInit {
         serde_json::to_string(self).map_err(|_| TrickleError::Malformed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_what_clients_parse_and_never_an_empty_candidate() {
+        let mut candidate = CandidateInit {
+            candidate: "candidate:1 1 udp 1 127.0.0.1 7882 typ host".to_owned(),
+            sdp_mid: Some("0".to_owned()),
+            sdp_m_line_index: Some(0),
+            username_fragment: None,
+        };
+        let json = r#"{"candidate":"candidate:1 1 udp 1 127.0.0.1 7882 typ host","sdpMid":"0","sdpMLineIndex":0}"#;
+        assert_eq!(candidate.encode().as_deref(), Ok(json));
+        assert_eq!(CandidateInit::decode(json), Ok(Some(candidate.clone())));
+        candidate.candidate = " ".to_owned();
+        assert_eq!(candidate.encode(), Err(TrickleError::Empty));
+    }
+
+    #[test]
+    fn takes_the_end_of_candidates_and_refuses_the_rest() {
+        assert_eq!(CandidateInit::decode(r#"{"candidate":"","sdpMid":null}"#), Ok(None));
+        assert_eq!(CandidateInit::decode("{}"), Ok(None));
+        assert_eq!(CandidateInit::decode("null"), Err(TrickleError::Malformed));
+        assert_eq!(CandidateInit::decode(&"x".repeat(5000)), Err(TrickleError::TooLarge));
+    }
+}

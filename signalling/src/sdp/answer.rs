@@ -3,7 +3,7 @@
 //! Sections and mids mirror the offer, payload types and extension ids are the offered ones: a client that is answered
 //! with other numbers may play nothing (Firefox does so for audio).
 
-use super::codec::{is_supported, payload_maps, short_name};
+use super::codec::{format_parameters, is_supported, payload_maps, short_name};
 use super::write::{Sdp, feedback, formats, opus_fmtp, receive_extensions, send_extensions};
 use super::{
     Answer, AnswerSection, Description, Direction, LocalTransport, NegotiatedSection, ReceivePlan, SdpError, Section,
@@ -155,6 +155,8 @@ fn send<'a>(
         codec.feedback = feedback(section.kind, &codec.feedback, Some(local.bandwidth));
         if codec_of(section.kind, &codec.name) == Codec::Opus {
             codec.fmtp = opus_fmtp(false, plan.stereo.then_some("sprop-stereo=1"));
+        } else {
+            codec.fmtp = format_parameters(codec);
         }
         codec.rtx = codec.rtx.filter(|_| plan.rtx_ssrc.is_some());
     }
@@ -217,6 +219,8 @@ fn accepted_codecs(section: &Section, kind: MediaKind, plan: &ReceivePlan) -> Ve
         codec.feedback = feedback(section.kind, &codec.feedback, None);
         if codec_of(section.kind, &codec.name) == Codec::Opus {
             codec.fmtp = opus_fmtp(!plan.no_dtx, plan.stereo.then_some("stereo=1;maxaveragebitrate=510000"));
+        } else {
+            codec.fmtp = format_parameters(codec);
         }
     }
     codecs
@@ -290,7 +294,10 @@ fn write_section(sdp: &mut Sdp, section: &Section, written: &Written<'_>, local:
     if let Some(plan) = written.send {
         sdp.source(plan, written.codecs.iter().any(|codec| codec.rtx.is_some()));
     }
-    sdp.simulcast(&negotiated.encodings, section.rids.len() > 1, section.draft_simulcast);
+    // In the order of the offer, whatever the order of the layers is.
+    let taken = |rid: &&String| negotiated.encodings.iter().any(|encoding| encoding.rid.as_ref() == Some(rid));
+    let rids: Vec<&str> = section.rids.iter().filter(taken).map(String::as_str).collect();
+    sdp.simulcast(&rids, section.rids.len() > 1, section.draft_simulcast);
 }
 
 #[cfg(test)]

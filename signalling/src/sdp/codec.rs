@@ -63,6 +63,20 @@ pub(super) fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
+/// The parameters of a video codec that say what the format is. What they say of the client's own limits as a receiver
+/// (`max-fs`, `max-fr`, bitrates) is left out: in our answer it would limit what the client sends.
+pub(super) fn format_parameters(codec: &SectionCodec) -> String {
+    let kept: &[&str] = match codec_of(SectionKind::Media(MediaKind::Video), &codec.name) {
+        Codec::H264 => &["level-asymmetry-allowed", "packetization-mode", "profile-level-id"],
+        Codec::Vp9 => &["profile-id"],
+        Codec::Av1 => &["level-idx", "profile", "tier"],
+        Codec::H265 => &["level-id", "profile-id", "tier-flag", "tx-mode"],
+        _ => &[],
+    };
+    let pairs = kept.iter().filter_map(|name| parameter(&codec.fmtp, name).map(|value| format!("{name}={value}")));
+    pairs.collect::<Vec<_>>().join(";")
+}
+
 /// Names each payload type of a publisher in the words of a subscriber's section. Payload types the subscriber did not
 /// take are left out; an empty result means that it cannot decode the track.
 ///

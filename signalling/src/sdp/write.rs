@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Direction, LocalTransport, SectionCodec, SectionKind, SendPlan};
-use crate::media::{EncodingParams, ExtensionIds, MediaKind};
+use crate::media::{ExtensionIds, MediaKind};
 
 /// Text being written. Writing to a `String` cannot fail, so the results of `write!` are dropped in one place.
 #[derive(Debug, Default)]
@@ -116,9 +116,9 @@ impl Sdp {
         }
     }
 
-    pub(super) fn simulcast(&mut self, encodings: &[EncodingParams], is_simulcast: bool, draft: bool) {
-        let rids: Vec<&str> = encodings.iter().filter_map(|encoding| encoding.rid.as_deref()).collect();
-        for rid in &rids {
+    /// Takes these rids (RFC 8851, RFC 8853).
+    pub(super) fn simulcast(&mut self, rids: &[&str], is_simulcast: bool, draft: bool) {
+        for rid in rids {
             self.line(format_args!("a=rid:{rid} recv"));
         }
         let rids = rids.join(";");
