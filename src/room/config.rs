@@ -13,6 +13,8 @@ pub struct RoomConfig {
     pub allow_pause: bool,
     /// What may be sent to a transport of which no estimate is known.
     pub default_estimate: Bitrate,
+    /// What a publisher is told it may send (REMB) when it has negotiated no transport-wide feedback.
+    pub publisher_remb: Bitrate,
     /// Active speaker detection.
     pub speaker: SpeakerConfig,
     /// Least time between two key frame requests to the publisher for its lowest encoding.
@@ -28,6 +30,7 @@ impl Default for RoomConfig {
         Self {
             allow_pause: false,
             default_estimate: Bitrate::from_kbps(100_000),
+            publisher_remb: Bitrate::from_kbps(5_000),
             speaker: SpeakerConfig::default(),
             keyframe_spacing_low: Duration::from_millis(500),
             keyframe_spacing_high: Duration::from_secs(1),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::room::RoomConfig;
-use crate::transport::DtlsIdentity;
+use crate::transport::{self, DtlsIdentity, history};
 
 /// Configuration of a shard, fixed for its life.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct ShardConfig {
     pub ntp_at_zero: u64,
     /// Sizes.
     pub limits: Limits,
+    /// Limits and times of transports.
+    pub transport: transport::Config,
     /// Rules of rooms.
     pub room: RoomConfig,
 }
@@ -38,12 +40,12 @@ pub struct Limits {
     pub tracks_per_participant: usize,
     /// Tracks one participant may receive.
     pub downtracks_per_participant: usize,
-    /// Packets kept per received audio stream for retransmission; rounded up to a power of two.
-    pub history_audio: usize,
+    /// Kept of each received audio stream for retransmission.
+    pub history_audio: history::Limits,
     /// The same for each video encoding.
-    pub history_video: usize,
-    /// Bytes a slot of a history has. Larger RTP packets are dropped as too large.
-    pub history_slot: usize,
+    pub history_video: history::Limits,
+    /// Sent packets that can be sent again, per downtrack; rounded up to a power of two, 32 bytes each.
+    pub answerable: usize,
     /// Copies decided between two flushes; a turn that decides more flushes by itself.
     pub pending_copies: usize,
 }
@@ -59,9 +61,9 @@ impl Default for Limits {
             unconnected_transports: 2_000,
             tracks_per_participant: 32,
             downtracks_per_participant: 1_000,
-            history_audio: 256,
-            history_video: 512,
-            history_slot: 1_500,
+            history_audio: history::Limits::AUDIO,
+            history_video: history::Limits::VIDEO,
+            answerable: 512,
             pending_copies: 65_536,
         }
     }
@@ -69,6 +71,12 @@ impl Default for Limits {
 
 impl Default for ShardConfig {
     fn default() -> Self {
-        Self { identity: None, ntp_at_zero: 0, limits: Limits::default(), room: RoomConfig::default() }
+        Self {
+            identity: None,
+            ntp_at_zero: 0,
+            limits: Limits::default(),
+            transport: transport::Config::default(),
+            room: RoomConfig::default(),
+        }
     }
 }

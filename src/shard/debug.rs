@@ -1,6 +1,11 @@
 //! A picture of a shard for people who look for a fault. Plain structs: control serialises and redacts.
 
-use crate::base::{Bitrate, DowntrackId, ParticipantId, RoomId, TrackId, TransportId};
+use crate::base::{Bitrate, DowntrackId, Instant, ParticipantId, RoomId, TrackId, TransportId};
+use crate::room::allocator::Target;
+use crate::room::downtrack::Downtrack;
+use crate::room::track::Track;
+use crate::room::{ParticipantKey, Room};
+use crate::shard::Shard;
 use crate::transport::route::Route;
 
 /// Everything on a shard at one moment.
@@ -71,8 +76,8 @@ pub struct EncodingState {
     pub bitrate: Bitrate,
     /// Packets received.
     pub received: u64,
-    /// Packets lost for good so far.
-    pub lost: u64,
+    /// Share lost on the way from the publisher according to the last report, in 1/256.
+    pub fraction_lost: u8,
 }
 
 /// One downtrack.
@@ -92,4 +97,75 @@ pub struct DowntrackState {
     pub sent: u64,
     /// Share of them lost according to the last receiver report, in 1/256.
     pub fraction_lost: u8,
+}
+
+impl Shard {
+    /// A picture of everything, for people.
+    pub fn state(&self, now: Instant) -> ShardState {
+        ShardState { rooms: self.rooms.values().map(|(room, _)| self.room_state(now, room)).collect() }
+    }
+
+    fn room_state(&self, now: Instant, room: &Room) -> RoomState {
+        let participants = room.participants.iter().map(|(key, participant)| ParticipantState {
+            id: participant.id,
+            transports: self.transport_states(now, room, key),
+            tracks: participant.tracks.iter().filter_map(|key| self.track_state(room.tracks.get(*key)?)).collect(),
+            downtracks: participant
+                .downtracks
+                .iter()
+                .filter_map(|key| self.downtrack_state(room, room.downtracks.get(*key)?))
+                .collect(),
+            quality: participant.quality,
+        });
+        RoomState { id: room.id, participants: participants.collect() }
+    }
+
+    fn transport_states(&self, _now: Instant, room: &Room, participant: ParticipantKey) -> Vec<TransportState> {
+        let of = self.lines.values().filter(|line| {
+            line.participant == participant && self.rooms.get(line.room).is_some_and(|(r, _)| r.id == room.id)
+        });
+        of.map(|line| TransportState {
+            id: line.id,
+            connected: line.connected,
+            route: line.transport.route(),
+            estimate: room.participants.get(participant).and_then(|p| p.estimate).unwrap_or(Bitrate::MAX),
+        })
+        .collect()
+    }
+
+    fn track_state(&self, track: &Track) -> Option<TrackState> {
+        let publication = self.publications.get(&track.id)?;
+        let encodings = publication.streams.iter().zip(&track.layers).take(track.encodings);
+        Some(TrackState {
+            id: track.id,
+            muted: track.muted,
+            encodings: encodings
+                .map(|(stream, layer)| EncodingState {
+                    ssrc: stream.and_then(|key| self.streams.get(key)).map(|stream| stream.rx.ssrc().0),
+                    active: layer.is_flowing(),
+                    bitrate: layer.bitrate().unwrap_or_default(),
+                    received: layer.packets,
+                    fraction_lost: track.fraction_lost,
+                })
+                .collect(),
+            downtracks: track.downtracks.len(),
+        })
+    }
+
+    fn downtrack_state(&self, room: &Room, downtrack: &Downtrack) -> Option<DowntrackState> {
+        let track = room.tracks.get(downtrack.track)?;
+        let sender = self.senders.get(downtrack.sender)?;
+        Some(DowntrackState {
+            id: downtrack.id,
+            track: track.id,
+            demand: downtrack.demand.enabled.then_some(downtrack.demand.max_spatial),
+            target: match downtrack.target() {
+                Target::Layer { spatial, .. } => Some(spatial),
+                Target::Paused => None,
+            },
+            current: downtrack.current(),
+            sent: u64::from(sender.tx.sent().0),
+            fraction_lost: downtrack.fraction_lost,
+        })
+    }
 }

@@ -109,6 +109,8 @@ pub struct ShardStats {
     pub nacks_sent: u64,
     /// Retransmissions subscribers asked for, packets.
     pub nacks_received: u64,
+    /// Of those, packets that could not be sent again, by reason.
+    pub nacks_refused: DropCounts,
     /// Retransmissions sent.
     pub rtx_sent: u64,
     /// Retransmissions received and used.

@@ -1,0 +1,141 @@
+//! A published track: its encodings, whether they flow, its clock, who takes it, and what to ask its publisher for.
+//!
+//! Knows nothing of transports and RTP streams: the shard tells it which encoding a packet belongs to.
+
+use core::time::Duration;
+
+use crate::base::{Bitrate, Instant, MediaKind, TrackId};
+use crate::room::allocator::AUDIO_COST;
+use crate::room::config::RoomConfig;
+use crate::room::keyframe::KeyframeRequester;
+use crate::room::layer::{Layer, default_cost};
+use crate::room::packet::Packet;
+use crate::room::speaker::Meter;
+use crate::room::{DowntrackKey, MAX_SPATIAL, ParticipantKey};
+use crate::transport::rx::SenderClock;
+
+/// A published track.
+#[derive(Debug)]
+pub struct Track {
+    /// Its name towards control.
+    pub id: TrackId,
+    /// Who publishes it.
+    pub publisher: ParticipantKey,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// A screen.
+    pub screen_share: bool,
+    /// Muted by its publisher.
+    pub muted: bool,
+    /// Ticks of its RTP clock per second.
+    pub clock_rate: u32,
+    /// Round trip time of its publisher.
+    pub rtt: Duration,
+    /// How many encodings were negotiated, 1 to [`MAX_SPATIAL`].
+    pub encodings: usize,
+    /// Its encodings from the lowest spatial layer up.
+    pub layers: [Layer; MAX_SPATIAL],
+    /// Last sender report of each encoding.
+    pub clocks: [Option<SenderClock>; MAX_SPATIAL],
+    /// Key frame requests of each encoding.
+    pub keyframes: [KeyframeRequester; MAX_SPATIAL],
+    /// Who takes it, in sending order.
+    pub downtracks: Vec<DowntrackKey>,
+    /// Audio level.
+    pub meter: Meter,
+    /// Loss on the way from the publisher, in 1/256, as last reported to it.
+    pub fraction_lost: u8,
+    /// A packet has arrived.
+    pub started: bool,
+}
+
+/// What a packet changed about its track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// It is the first of the track.
+    pub first: bool,
+    /// Its encoding began to flow.
+    pub began: bool,
+}
+
+impl Track {
+    /// A track nothing has arrived of yet.
+    pub fn new(id: TrackId, publisher: ParticipantKey, kind: MediaKind, config: &RoomConfig) -> Self {
+        let low = KeyframeRequester::new(config.keyframe_spacing_low);
+        let high = KeyframeRequester::new(config.keyframe_spacing_high);
+        Self {
+            id,
+            publisher,
+            kind,
+            screen_share: false,
+            muted: false,
+            clock_rate: 90_000,
+            rtt: Duration::from_millis(70),
+            encodings: 1,
+            layers: [Layer::default(); MAX_SPATIAL],
+            clocks: [None; MAX_SPATIAL],
+            keyframes: [low, high, high],
+            downtracks: Vec::new(),
+            meter: Meter::default(),
+            fraction_lost: 0,
+            started: false,
+        }
+    }
+
+    /// A packet of the track arrived.
+    pub fn observe(&mut self, packet: &Packet, config: &RoomConfig) -> Observed {
+        let at = usize::from(packet.spatial);
+        let began = self.layers.get_mut(at).is_some_and(|layer| layer.on_packet(packet.arrival, packet.size));
+        if packet.frame.keyframe
+            && self.kind == MediaKind::Video
+            && let Some(requester) = self.keyframes.get_mut(at)
+        {
+            requester.on_keyframe(packet.arrival);
+        }
+        if let Some(level) = packet.audio_level
+            && packet.newest
+        {
+            self.meter.observe(packet.arrival, level, &config.speaker);
+        }
+        Observed { first: !core::mem::replace(&mut self.started, true), began }
+    }
+
+    /// The encoding that serves `target` best: the highest flowing one up to it, else the lowest flowing one above it,
+    /// else (nothing flows) the target itself.
+    pub fn best_encoding(&self, target: u8) -> u8 {
+        let flows = |s: &u8| self.layers.get(usize::from(*s)).is_some_and(Layer::is_flowing);
+        let top = self.top();
+        let target = target.min(top);
+        (0..=target).rev().find(flows).or_else(|| (target..=top).find(flows)).unwrap_or(target)
+    }
+
+    /// The highest spatial layer negotiated.
+    pub fn top(&self) -> u8 {
+        u8::try_from(self.encodings.clamp(1, MAX_SPATIAL) - 1).unwrap_or_default()
+    }
+
+    /// What each flowing encoding costs.
+    pub fn costs(&self) -> [Option<Bitrate>; MAX_SPATIAL] {
+        let mut costs = [None; MAX_SPATIAL];
+        for ((cost, layer), spatial) in costs.iter_mut().zip(&self.layers).zip(0u8..) {
+            let default = if self.kind == MediaKind::Audio { AUDIO_COST } else { default_cost(spatial) };
+            *cost = layer.is_flowing().then(|| layer.bitrate().unwrap_or(default));
+        }
+        costs
+    }
+
+    /// A timestamp of one encoding in terms of another, where sender reports of both are known.
+    pub fn align(&self, timestamp: u32, from: u8, to: u8) -> Option<u32> {
+        let from = self.clocks.get(usize::from(from)).copied().flatten()?;
+        let to = self.clocks.get(usize::from(to)).copied().flatten()?;
+        Some(to.rtp_at(from.ntp_at(timestamp)))
+    }
+
+    /// When the next key frame request is due.
+    pub fn keyframe_due(&self) -> Option<Instant> {
+        if self.muted || self.kind == MediaKind::Audio {
+            return None;
+        }
+        self.keyframes.iter().filter_map(|requester| requester.due(self.rtt)).min()
+    }
+}
