@@ -51,7 +51,8 @@ pub struct FrameInfo {
     /// From here on higher temporal layers than so far may be forwarded (VP8 Y, VP9 U, dependency descriptor switch
     /// indication). Key frames are always switch points.
     pub temporal_switch: bool,
-    /// Width and height in pixels where they are in the clear, on key frames only.
+    /// Width and height in pixels where they are in the clear: on VP8 and VP9 key frames, and of the frame's layer
+    /// wherever a dependency descriptor came with sizes.
     pub size: Option<(u16, u16)>,
     /// What only this codec has.
     pub detail: Detail,
