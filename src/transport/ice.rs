@@ -216,4 +216,4 @@ impl IceLite {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

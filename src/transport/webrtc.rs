@@ -119,7 +119,7 @@ impl WebRtcTransport {
         }
         for packet in step.data {
             if self.srtp.is_some() {
-                self.ice.heard(now);
+                self.alive(now);
                 edges = edges.and(self.data.handle(now, packet));
             } else if let Some(unproven) = &mut self.unproven
                 && unproven.early.len() < MAX_EARLY
@@ -154,14 +154,14 @@ impl WebRtcTransport {
 
     pub(super) fn open_rtp(&mut self, now: Instant, packet: &mut [u8]) -> Result<Opened, DropReason> {
         let opened = self.srtp.as_mut().ok_or(DropReason::NoKeys)?.open_rtp(packet)?;
-        self.ice.heard(now);
+        self.alive(now);
         self.stats.rtp_opened += 1;
         Ok(opened)
     }
 
     pub(super) fn open_rtcp(&mut self, now: Instant, packet: &mut [u8]) -> Result<usize, DropReason> {
         let len = self.srtp.as_mut().ok_or(DropReason::NoKeys)?.open_rtcp(packet)?;
-        self.ice.heard(now);
+        self.alive(now);
         self.stats.rtcp_opened += 1;
         Ok(len)
     }
@@ -238,13 +238,10 @@ impl WebRtcTransport {
         if now >= dead {
             return self.closing(Edges::closed(reason));
         }
-        let mut edges = Edges::NONE;
-        if let Some(reason) = self.dtls.handle_timeout(now, self.ice.route(), out) {
-            edges = Edges::closed(reason);
+        if let Some(route) = self.ice.route() {
+            self.dtls.handle_timeout(now, route, out);
         }
-        if self.srtp.is_some() {
-            edges = edges.and(self.data.handle_timeout(now));
-        }
+        let edges = self.data.handle_timeout(now);
         self.closing(edges)
     }
 
@@ -256,7 +253,9 @@ impl WebRtcTransport {
             return Some(self.now);
         }
         let (dead, _) = self.deadline();
-        [Some(dead), self.dtls.next_timeout(), self.data.next_timeout()].into_iter().flatten().min()
+        // Without a route nothing can be resent.
+        let dtls = self.ice.route().and_then(|_| self.dtls.next_timeout());
+        [Some(dead), dtls, self.data.next_timeout()].into_iter().flatten().min()
     }
 
     /// When the transport is dead if nothing happens, and as what.
@@ -315,6 +314,12 @@ impl WebRtcTransport {
         self.dtls.close(now, self.ice.route(), out);
         self.closed = true;
         self.srtp = None;
+    }
+
+    /// Something came that only the far end can have sent.
+    fn alive(&mut self, now: Instant) {
+        self.ice.heard(now);
+        self.dtls.confirm();
     }
 
     /// From the first reason to close on, nothing works.

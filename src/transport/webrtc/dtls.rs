@@ -2,7 +2,7 @@
 //!
 //! Around the library stands what it lacks: the SRTP profile by our preference ([`super::hello`]), limits on what an
 //! unauthenticated or hostile far end can make it store, and resending of our last flight when the far end repeats its
-//! own (the library loses its timer then). The library knows connections by address; it gets a made-up one, so that the
+//! own. The library knows connections by address; it gets a made-up one, so that the
 //! real route may change freely.
 
 use std::net::SocketAddr;
@@ -32,10 +32,12 @@ const HANDSHAKE_BYTES: usize = 64 * 1024;
 const FRAGMENTS: usize = 512;
 /// Bytes of encrypted handshake records and of handshake records after the handshake, over the life of the transport:
 /// a Finished message is 50 bytes.
-const LATE_BYTES: usize = 8 * 1024;
+const LATE_BYTES: usize = 16 * 1024;
 /// Our flight is sent again at most this often on request, and not sooner than this.
 const RESENDS: u32 = 12;
 const RESEND_INTERVAL: core::time::Duration = core::time::Duration::from_millis(40);
+/// Unasked, our flight is sent again after this, then twice as long, and so on up to eight times.
+const RESEND_UNASKED: core::time::Duration = core::time::Duration::from_millis(600);
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
@@ -163,7 +165,13 @@ impl Dtls {
             Err(_) => {}
         }
         let repeated = has_handshake && !sent && matches!(self.state, State::Handshake);
-        if repeated && self.resends < RESENDS && now.since(self.flight_sent) >= RESEND_INTERVAL {
+        if repeated && now.since(self.flight_sent) >= RESEND_INTERVAL {
+            self.resend(now, route, out);
+        }
+    }
+
+    fn resend(&mut self, now: Instant, route: Route, out: &mut Outbox) {
+        if self.resends < RESENDS {
             self.resends += 1;
             self.flight_sent = now;
             for datagram in &self.flight {
@@ -172,12 +180,18 @@ impl Dtls {
         }
     }
 
+    /// The far end has shown that it has the keys: our last flight arrived.
+    pub(super) fn confirm(&mut self) {
+        if !self.flight.is_empty() {
+            self.flight = Vec::new();
+        }
+    }
+
     fn on_event(&mut self, event: EndpointEvent, step: &mut Step) {
         match event {
             EndpointEvent::HandshakeComplete => match self.established() {
                 Some(established) => {
                     self.state = State::Established;
-                    self.flight = Vec::new();
                     step.established = Some(established);
                 }
                 None => step.closed = Some(CloseReason::DtlsFailed),
@@ -257,32 +271,21 @@ impl Dtls {
         }
     }
 
-    /// Time has passed: retransmit.
-    pub(super) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        route: Option<Route>,
-        out: &mut Outbox,
-    ) -> Option<CloseReason> {
-        if !matches!(self.state, State::Handshake) {
-            return None;
+    /// Time has passed: send our flight again if it is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, route: Route, out: &mut Outbox) {
+        if self.next_timeout().is_some_and(|due| due <= now) {
+            self.resend(now, route, out);
         }
-        let result = self.endpoint.handle_timeout(FAR_END, self.identity.std(now));
-        if let Some(route) = route {
-            self.send(now, route, out);
-        }
-        result.is_err().then(|| {
-            self.state = State::Closed;
-            CloseReason::DtlsFailed
-        })
     }
 
-    /// When the next retransmission is due.
+    /// When our flight goes out again unasked. The library's own timer is not used: it is lost with half a flight of the
+    /// far end, and gives up after eight seconds. A far end built on the same library needs this even after the handshake.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        match self.state {
-            State::Handshake => self.endpoint.poll_timeout(&FAR_END).map(|time| self.identity.ours(time)),
-            State::Hello(_) | State::Established | State::Closed => None,
+        let waiting = matches!(self.state, State::Handshake | State::Established);
+        if !waiting || self.flight.is_empty() || self.resends >= RESENDS {
+            return None;
         }
+        Some(self.flight_sent + RESEND_UNASKED * (1 << self.resends.min(3)))
     }
 
     /// Say goodbye.
