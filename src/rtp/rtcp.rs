@@ -1,7 +1,7 @@
 //! RTCP (RFC 3550, 6; RFC 4585; RFC 5104; RFC 5506): a compound packet as a bounded iterator over borrowed bytes.
 //!
 //! Reduced-size packets are taken as they come. What is not listed in [`Packet`] is skipped as [`Packet::Other`]. Writing
-//! is in [`write`].
+//! is in [`mod@write`].
 
 pub mod write;
 
