@@ -3,15 +3,60 @@
 //!
 //! Why one machine per room and not one per participant: nearly every request touches others (a mute, a subscription, a
 //! leave), and one owner needs no lock, no message order between tasks and no shared table.
+//!
+//! Each file under `room/` is one topic and holds its part of `impl Room`.
 
 pub mod api;
 pub mod config;
 
+mod admin;
+mod admin_update;
+mod answer;
+mod audience;
+mod bucket;
+mod cx;
+mod data;
+mod data_track;
+mod dynacast;
+mod ids;
+mod join;
+mod leave;
+mod leg;
+mod lifetime;
+mod media;
+mod metadata;
+mod mute;
+mod offer;
+mod participant;
+mod publish;
+mod quality;
+mod resume;
+mod settings;
+mod signal;
+mod simulate;
+mod speakers;
+mod subscribe;
+mod timers;
+mod track;
+mod update;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Input, Now, Output, RoomParams};
+use api::{ConnectionId, Input, Now, Output, RoomParams};
 pub use config::{Config, Limits};
+use cx::Cx;
+use data::Replay;
+use data_track::Handles;
+use ids::Ids;
+use lifetime::Lifetime;
+use participant::{Nonces, Participant};
+use timers::Timers;
+use track::{Downtrack, Track};
+use update::Updates;
+
+use crate::media::{DowntrackId, ParticipantId, TrackId, TransportId};
 
 /// One room: participants, tracks, subscriptions and the conversations with their clients.
 ///
@@ -20,24 +65,127 @@ pub use config::{Config, Limits};
 pub struct Room {
     params: RoomParams,
     config: Arc<Config>,
+    ids: Ids,
+    sid: String,
+    /// Told to every client; random, so that nobody outside can fake server frames.
+    sif_trailer: Vec<u8>,
+    created_ms: i64,
+    lifetime: Lifetime,
+    timers: Timers<Timer>,
+    participants: BTreeMap<ParticipantId, Participant>,
+    identities: BTreeMap<String, ParticipantId>,
+    sids: BTreeMap<String, ParticipantId>,
+    connections: BTreeMap<ConnectionId, ParticipantId>,
+    transports: BTreeMap<TransportId, ParticipantId>,
+    tracks: BTreeMap<TrackId, Track>,
+    track_sids: BTreeMap<String, TrackId>,
+    downtracks: BTreeMap<DowntrackId, Downtrack>,
+    updates: Updates,
+    replay: Replay,
+    handles: Handles,
+    nonces: Nonces,
+}
+
+/// What the room waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Nobody came, or nobody came back.
+    Lifetime,
+    /// Participant counts are told to clients.
+    Counts,
+    /// Collected participant updates are due.
+    Updates,
+    /// Connection quality is told to clients.
+    Quality,
+    /// A downgrade of what is wanted of a track has lasted.
+    Dynacast(TrackId),
+    /// Something of one participant.
+    Of(ParticipantId, Task),
+}
+
+/// What a participant waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    /// It should have connected its media by now.
+    Join,
+    /// Its token is refreshed.
+    Refresh,
+    /// It did not come back.
+    Remove,
+    /// Its far end closed the media in an orderly way; a leave may be on its way.
+    ClosedByPeer,
+    /// A negotiation of ours is due.
+    Negotiate,
+    /// Our offer stayed without an answer.
+    Answer,
+    /// Collected track settings are due.
+    Settings,
+    /// A wish for an unknown track is too old.
+    Wishes,
+    /// It may send data again.
+    DataCredit,
+    /// A connection told to reconnect is closed if the client did not.
+    Close,
 }
 
 impl Room {
     /// A room with nobody in it, which ends by itself when nobody comes within the empty timeout.
     #[must_use]
-    pub fn new(params: RoomParams, config: Arc<Config>, _now: Now) -> Self {
-        Self { params, config }
+    pub fn new(params: RoomParams, config: Arc<Config>, now: Now) -> Self {
+        let mut ids = Ids::new(params.first_id, params.seed, params.ufrag_prefix.clone());
+        let mut room = Self {
+            sid: ids.sid("RM", ""),
+            sif_trailer: ids.secret(),
+            created_ms: now.unix_ms,
+            lifetime: Lifetime::new(&params, &config),
+            timers: Timers::new(),
+            ids,
+            participants: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            sids: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            transports: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            track_sids: BTreeMap::new(),
+            downtracks: BTreeMap::new(),
+            updates: Updates::default(),
+            replay: Replay::default(),
+            handles: Handles::default(),
+            nonces: Nonces::default(),
+            params,
+            config,
+        };
+        room.timers.set(Timer::Lifetime, now.mono.saturating_add(room.lifetime.empty_timeout));
+        room
     }
 
     /// Takes one input and appends what has to be done, in order. Never panics, whatever a client sends.
     ///
-    /// After [`Output::Ended`] the room ignores everything.
-    pub fn handle(&mut self, _now: Now, _input: Input, _out: &mut Vec<Output>) {}
+    /// After [`Output::Ended`] the room ignores everything but joins, which it refuses.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        let cx = &mut Cx::new(now, out);
+        if self.lifetime.ended {
+            self.handle_after_end(cx, input);
+            return;
+        }
+        self.lifetime.announce_start(cx, &self.sid, &self.params, self.created_ms);
+        match input {
+            Input::Join { connection, request } => self.handle_join(cx, connection, *request),
+            Input::Signal { connection, request } => self.handle_signal(cx, connection, *request),
+            Input::ConnectionClosed { connection } => self.handle_connection_closed(cx, connection),
+            Input::Media(event) => self.handle_media(cx, event),
+            Input::MediaLost => self.handle_media_lost(cx),
+            Input::Admin { id, request } => self.handle_admin(cx, id, *request),
+            Input::Drain => self.handle_drain(cx),
+            Input::Timeout => {}
+        }
+        self.run_timers(cx);
+    }
 
     /// When [`Input::Timeout`] is due, on the clock of [`Now::mono`]; `None` once the room has ended.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        None
+        self.timers.next()
     }
 
     /// The room's name.
@@ -46,9 +194,41 @@ impl Room {
         &self.params.name
     }
 
-    /// The configuration it was made with.
+    /// The room's sid, `RM_…`, the same for its whole life.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn sid(&self) -> &str {
+        &self.sid
+    }
+
+    fn run_timers(&mut self, cx: &mut Cx<'_>) {
+        // Each timer that fires sets itself again later than now or not at all, so this ends.
+        while let Some(timer) = self.timers.pop(cx.mono()) {
+            match timer {
+                Timer::Lifetime => self.end(cx, livekit_protocol::DisconnectReason::RoomClosed),
+                Timer::Counts => self.send_room_update(cx),
+                Timer::Updates => self.flush_updates(cx),
+                Timer::Quality => self.send_quality(cx),
+                Timer::Dynacast(track) => self.send_dynacast(cx, track),
+                Timer::Of(participant, task) => self.run_task(cx, participant, task),
+            }
+            if self.lifetime.ended {
+                return;
+            }
+        }
+    }
+
+    fn run_task(&mut self, cx: &mut Cx<'_>, participant: ParticipantId, task: Task) {
+        match task {
+            Task::Join => self.join_timed_out(cx, participant),
+            Task::Refresh => self.refresh_token(cx, participant),
+            Task::Remove => self.remove_absent(cx, participant),
+            Task::ClosedByPeer => self.move_on(cx, participant, livekit_protocol::DisconnectReason::ConnectionTimeout),
+            Task::Negotiate => self.negotiate(cx, participant),
+            Task::Answer => self.move_on(cx, participant, livekit_protocol::DisconnectReason::StateMismatch),
+            Task::Settings => self.apply_settings(cx, participant),
+            Task::Wishes => self.expire_wishes(cx, participant),
+            Task::DataCredit => self.pay_data_credit(cx, participant),
+            Task::Close => self.close_moved(cx, participant),
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use livekit_protocol as proto;
 
+use crate::sdp::Bandwidth;
+
 /// Settings shared by all rooms of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,10 +47,13 @@ pub struct Config {
     pub enable_remote_unmute: bool,
     /// Whether data tracks may be published.
     pub enable_data_tracks: bool,
-    /// Whether the downtracks of a participant that did not say may be paused for lack of bandwidth.
-    pub allow_pause: bool,
     /// Whether clients may ask for simulated failures (`SimulateScenario`). They only ever hurt the asker.
     pub allow_simulation: bool,
+    /// Whether tracks of one source go out in one media stream, so that clients play them lip-synced. Only for clients
+    /// that can (protocol 10 and later, not Firefox).
+    pub sync_streams: bool,
+    /// How subscribers tell what bandwidth there is.
+    pub bandwidth: Bandwidth,
     /// Bounds.
     pub limits: Limits,
 }
@@ -77,8 +82,9 @@ impl Default for Config {
             dynacast_pause_delay: Duration::from_secs(5),
             enable_remote_unmute: false,
             enable_data_tracks: true,
-            allow_pause: false,
             allow_simulation: true,
+            sync_streams: true,
+            bandwidth: Bandwidth::Remb,
             limits: Limits::default(),
         }
     }
@@ -155,8 +161,8 @@ impl Default for Limits {
             metadata: 512 << 10,
             attributes: 64 << 10,
             data_packet: 64 << 10,
-            signal_rate: 50,
-            signal_burst: 500,
+            signal_rate: 100,
+            signal_burst: 2000,
             data_rate: 64 << 20,
             data_burst: 256 << 20,
             replay_bytes: 100_000,

@@ -1,0 +1,93 @@
+//! Active speakers: the media plane says how loud tracks are, clients are told about those they hear, and themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use livekit_protocol as proto;
+
+use super::Room;
+use super::api::ConnectionId;
+use super::cx::{Cx, Message};
+use crate::media::{ParticipantId, TrackId};
+
+/// Levels are told in eighths: a meter needs no more, and fewer steps are fewer messages.
+const STEPS: f32 = 8.0;
+
+impl Room {
+    pub(super) fn speakers_changed(&mut self, cx: &mut Cx<'_>, levels: &[(TrackId, f32)]) {
+        let mut changed = BTreeSet::new();
+        for (track, level) in levels {
+            let Some(entry) = self.tracks.get_mut(track) else { continue };
+            let level = if level.is_finite() { (level.clamp(0.0, 1.0) * STEPS).ceil() / STEPS } else { 0.0 };
+            if (entry.level - level).abs() > f32::EPSILON {
+                entry.level = level;
+                changed.insert(entry.publisher);
+            }
+        }
+        if !changed.is_empty() {
+            self.tell_speakers(cx, &changed);
+        }
+    }
+
+    /// One message for all who hear the same ones.
+    fn tell_speakers(&self, cx: &mut Cx<'_>, changed: &BTreeSet<ParticipantId>) {
+        let mut groups: BTreeMap<Vec<ParticipantId>, Vec<ConnectionId>> = BTreeMap::new();
+        for participant in self.participants.values() {
+            let Some(connection) = participant.connection else { continue };
+            let heard = changed.iter().copied().filter(|speaker| self.hears(participant.id, *speaker));
+            let heard: Vec<_> = heard.collect();
+            if !heard.is_empty() {
+                groups.entry(heard).or_default().push(connection);
+            }
+        }
+        for (speakers, to) in groups {
+            let speakers = speakers.into_iter().filter_map(|speaker| self.speaker(speaker)).collect();
+            cx.send_many(to, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+        }
+    }
+
+    fn hears(&self, listener: ParticipantId, speaker: ParticipantId) -> bool {
+        if listener == speaker {
+            return true;
+        }
+        let (Some(listener), Some(speaker)) = (self.participants.get(&listener), self.participants.get(&speaker))
+        else {
+            return false;
+        };
+        let mut audio = speaker.tracks.iter().filter(|track| self.is_audio(**track));
+        audio.any(|track| listener.downtracks.contains_key(track))
+    }
+
+    fn is_audio(&self, track: TrackId) -> bool {
+        self.tracks.get(&track).is_some_and(|track| track.kind == crate::media::MediaKind::Audio)
+    }
+
+    /// A participant is as loud as its loudest track.
+    fn speaker(&self, id: ParticipantId) -> Option<proto::SpeakerInfo> {
+        let participant = self.participants.get(&id)?;
+        let tracks = participant.tracks.iter().filter_map(|track| self.tracks.get(track));
+        let level = tracks.map(|track| track.level).fold(0.0, f32::max);
+        Some(proto::SpeakerInfo { sid: participant.sid.clone(), level, active: level > 0.0 })
+    }
+
+    /// Whoever no longer gets a speaking track must not see it speak for ever.
+    pub(super) fn silence(&self, cx: &mut Cx<'_>, listener: ParticipantId, track: TrackId) {
+        let Some(track) = self.tracks.get(&track).filter(|track| track.level > 0.0) else { return };
+        let (Some(listener), Some(speaker)) =
+            (self.participants.get(&listener), self.participants.get(&track.publisher))
+        else {
+            return;
+        };
+        let speakers = vec![proto::SpeakerInfo { sid: speaker.sid.clone(), level: 0.0, active: false }];
+        cx.send(listener.connection, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+    }
+
+    /// Everybody it hears, for a new subscription or a resume; silent ones only if asked for.
+    pub(super) fn repeat_speakers(&self, cx: &mut Cx<'_>, listener: ParticipantId) {
+        let Some(participant) = self.participants.get(&listener) else { return };
+        let heard = self.participants.keys().filter(|speaker| self.hears(listener, **speaker));
+        let speakers: Vec<_> = heard.filter_map(|speaker| self.speaker(*speaker)).collect();
+        if !speakers.is_empty() {
+            cx.send(participant.connection, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+        }
+    }
+}
