@@ -36,7 +36,6 @@ impl Config {
             dynacast_pause_delay: self.video.dynacast_pause_delay.0,
             enable_remote_unmute: self.room.enable_remote_unmute,
             enable_data_tracks: self.enable_data_tracks,
-            allow_pause: self.rtc.allow_pause,
             limits,
             ..defaults
         }

@@ -69,7 +69,7 @@ impl Default for LimitConfig {
             tracks_per_participant: 32,
             subscription_limit_video: 0,
             subscription_limit_audio: 0,
-            signal_rate: 50,
+            signal_rate: 100,
             open_files: 0,
         }
     }
