@@ -1,5 +1,5 @@
 //! Reading, keeping and answering for packets allocates nothing once streams are running.
-#![allow(unsafe_code, reason = "a counting allocator is the only way to know")]
+#![allow(unsafe_code, clippy::unwrap_used, reason = "tests; a counting allocator is the only way to know")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
