@@ -12,7 +12,7 @@ pub mod params;
 pub mod plain;
 pub mod route;
 pub mod rx;
-pub(crate) mod srtp;
+pub mod srtp;
 pub mod stats;
 pub(crate) mod stun;
 pub mod table;

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use weir::base::Rng;
 
+#[path = "fuzz/transport.rs"]
+mod transport;
 #[path = "fuzz/wire.rs"]
 mod wire;
 
@@ -26,6 +28,11 @@ const BODIES: &[(&str, Body)] = &[
     ("twcc_generator", wire::twcc_generator),
     ("rx_stream", wire::rx_stream),
     ("history", wire::history),
+    ("stun", transport::stun),
+    ("stun_signed", transport::stun_signed),
+    ("dtls_first", transport::dtls_first),
+    ("srtp", transport::srtp),
+    ("sctp", transport::sctp),
 ];
 
 /// A few seconds in all on one core; a night takes a million.

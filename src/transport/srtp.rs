@@ -19,7 +19,7 @@ use stream::{Streams, WhenFull};
 
 /// SRTP protection profile (RFC 5764, 4.1.2; RFC 7714, 14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
+pub enum Profile {
     /// `SRTP_AEAD_AES_128_GCM`, 0x0007: one pass, four times as fast as the other.
     AeadAes128Gcm,
     /// `SRTP_AES128_CM_HMAC_SHA1_80`, 0x0001: what every WebRTC client has.
@@ -28,7 +28,7 @@ pub(crate) enum Profile {
 
 impl Profile {
     /// Bytes of a master salt.
-    pub(crate) const fn salt(self) -> usize {
+    pub const fn salt(self) -> usize {
         match self {
             Self::AeadAes128Gcm => 12,
             Self::Aes128CmSha1 => 14,
@@ -36,7 +36,7 @@ impl Profile {
     }
 
     /// Bytes of keying material to export from DTLS: two keys and two salts (RFC 5764, 4.2).
-    pub(crate) const fn exported(self) -> usize {
+    pub const fn exported(self) -> usize {
         2 * (KEY + self.salt())
     }
 }
@@ -54,7 +54,7 @@ const MAX_RTP_INDEX: u64 = (1 << 48) - 1;
 const MAX_RTCP_INDEX: u32 = (1 << 31) - 1;
 
 /// Keys and packet indices of a connected transport.
-pub(crate) struct Srtp {
+pub struct Srtp {
     inbound: Cipher,
     outbound: Cipher,
     received: Streams,
@@ -72,7 +72,7 @@ impl core::fmt::Debug for Srtp {
 impl Srtp {
     /// From the keying material DTLS exported: client key, server key, client salt, server salt (RFC 5764, 4.2). `None`
     /// when there is too little of it.
-    pub(crate) fn new(profile: Profile, material: &[u8], we_are_client: bool, config: &Config) -> Option<Self> {
+    pub fn new(profile: Profile, material: &[u8], we_are_client: bool, config: &Config) -> Option<Self> {
         let (client_key, rest) = material.split_at_checked(KEY)?;
         let (server_key, rest) = rest.split_at_checked(KEY)?;
         let (client_salt, rest) = rest.split_at_checked(profile.salt())?;
@@ -94,7 +94,7 @@ impl Srtp {
     ///
     /// # Errors
     /// `MalformedRtp`, `Replayed` or `Unauthentic`.
-    pub(crate) fn open_rtp(&mut self, packet: &mut [u8]) -> Result<Opened, DropReason> {
+    pub fn open_rtp(&mut self, packet: &mut [u8]) -> Result<Opened, DropReason> {
         let (ssrc, seq) = rtp_ids(packet)?;
         let header = rtp_header_len(packet)?;
         let slot = self.received.find(ssrc);
@@ -109,7 +109,7 @@ impl Srtp {
     ///
     /// # Errors
     /// `MalformedRtcp`, `Replayed` or `Unauthentic` (also for one that is not encrypted).
-    pub(crate) fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, DropReason> {
+    pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, DropReason> {
         const SHORT: DropReason = DropReason::MalformedRtcp;
         let &[first, _, _, _, s0, s1, s2, s3] = packet.first_chunk::<RTCP_HEADER>().ok_or(SHORT)?;
         if first >> 6 != 2 {
@@ -128,7 +128,10 @@ impl Srtp {
     }
 
     /// Append a sealed RTP packet. See [`super::Transport::seal_rtp`].
-    pub(crate) fn seal_rtp(
+    ///
+    /// # Errors
+    /// As there.
+    pub fn seal_rtp(
         &mut self,
         index: u64,
         header: &[u8],
@@ -154,7 +157,10 @@ impl Srtp {
     }
 
     /// Append a sealed compound RTCP packet. See [`super::Transport::seal_rtcp`].
-    pub(crate) fn seal_rtcp(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Result<(), DropReason> {
+    ///
+    /// # Errors
+    /// As there, and `Full` after 2^31 packets.
+    pub fn seal_rtcp(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Result<(), DropReason> {
         let &[_, _, _, _, s0, s1, s2, s3] = packet.first_chunk::<RTCP_HEADER>().ok_or(DropReason::MalformedRtcp)?;
         if self.rtcp_index >= MAX_RTCP_INDEX {
             return Err(DropReason::Full);

@@ -187,10 +187,10 @@ fn set_length(out: &mut [u8], start: usize, more: usize) {
 /// CRC-32 of ISO 3309, by nibbles: 64 bytes of table, and checks are short and rare.
 fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 16] = {
-        let mut table = [0; 16];
+        let mut table: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         let mut i = 0;
         while i < 16 {
-            let mut crc = i as u32;
+            let mut crc = table[i];
             let mut bit = 0;
             while bit < 4 {
                 crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };

@@ -6,6 +6,7 @@
 //! real route may change freely.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -148,7 +149,13 @@ impl Dtls {
             }
             return;
         }
-        let result = self.endpoint.read(self.identity.std(now), FAR_END, None, admitted);
+        // Should the library panic on something crafted, its sender loses the transport and nobody else anything.
+        let time = self.identity.std(now);
+        let read = AssertUnwindSafe(|| self.endpoint.read(time, FAR_END, None, admitted));
+        let Ok(result) = catch_unwind(read) else {
+            step.closed = Some(CloseReason::DtlsFailed);
+            return;
+        };
         let sent = self.send(now, route, out);
         match result {
             Ok(events) => {

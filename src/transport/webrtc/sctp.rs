@@ -8,6 +8,7 @@ mod guard;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -134,7 +135,7 @@ impl Data {
     /// Take an SCTP packet out of a DTLS record.
     pub(super) fn handle(&mut self, now: Instant, packet: Bytes) -> Edges {
         let is_init = guard::is_init(&packet);
-        if is_init && (self.established.is_some() || self.inits >= MAX_INITS) {
+        if is_init && (self.established.is_some() || self.inits >= MAX_INITS || !self.guard.on_init(&packet)) {
             return Edges::NONE;
         }
         if !self.guard.on_received(&packet) {
@@ -142,6 +143,17 @@ impl Data {
         }
         self.inits += usize::from(is_init);
         self.stirred = true;
+        // The library's parsers have panicked on crafted chunks; that must cost the sender its transport and nobody else
+        // anything. Nothing of the association is used after it.
+        let handled = catch_unwind(AssertUnwindSafe(|| self.dispatch(now, packet)));
+        handled.unwrap_or_else(|_| {
+            self.established = None;
+            self.pending.clear();
+            Edges::closed(CloseReason::DataProtocol)
+        })
+    }
+
+    fn dispatch(&mut self, now: Instant, packet: Bytes) -> Edges {
         match self.endpoint.handle(self.identity.std(now), FAR_END, None, packet) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 if self.pending.len() >= MAX_PENDING {
@@ -242,8 +254,7 @@ impl Data {
     /// Read what has arrived, as far as control keeps up.
     fn read(&mut self, now: Instant) -> Edges {
         for at in 0..self.streams.len() {
-            loop {
-                let Some((id, channel, open)) = self.streams.get(at).map(|s| (s.id, s.channel, s.open)) else { break };
+            while let Some((id, channel, open)) = self.streams.get(at).map(|s| (s.id, s.channel, s.open)) {
                 let full = self.untaken >= self.limits.untaken;
                 // Before it is open only DCEP can be in it. What is not reliable is read to be dropped.
                 if full && open && channel == Some(DataChannel::Reliable) {
