@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::{digest, hmac};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rtc_dtls::config::{ConfigBuilder, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
 use rtc_dtls::crypto_provider::default_provider;
@@ -22,7 +22,7 @@ use weir::shard::outbox::Outbox;
 use weir::transport::params::{Fingerprint, IceCredentials, RemoteParams, TransportParams};
 use weir::transport::route::Route;
 use weir::transport::srtp::{Profile, Srtp};
-use weir::transport::{Config, DtlsIdentity, Transport, TransportKey, TransportTable, generate_identity};
+use weir::transport::{Config, DtlsIdentity, Transport, TransportTable, generate_identity};
 
 const PASSWORD: &str = "the local password 0123";
 const FAR_END: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
@@ -217,7 +217,7 @@ impl Connected {
         }
         while let Some((_, message)) = self.transport.poll_data() {
             let _ = self.transport.data_taken(NOW, message.len());
-            let _ = self.transport.send_data(NOW, weir::shard::command::DataChannel::Reliable, &Bytes::from(message));
+            let _ = self.transport.send_data(NOW, weir::shard::command::DataChannel::Reliable, &message);
         }
         let _ = self.transport.drain_data(NOW, &mut out);
         let _ = self.transport.next_timeout();

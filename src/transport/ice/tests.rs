@@ -1,3 +1,4 @@
+//! ICE-lite against checks of an independent codec: nomination, restart, hostile requests, time limits.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests may panic")]
 
 use core::time::Duration;

@@ -1,3 +1,4 @@
+//! SRTP against the vectors of its RFCs and an independent implementation, and against replays and forgeries.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "tests may panic")]
 
 use rtc_srtp::context::Context;

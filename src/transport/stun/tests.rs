@@ -1,3 +1,4 @@
+//! STUN against an independent codec, and against damaged and forged messages.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "tests may panic")]
 
 use rtc_dtls::crypto_provider::default_provider;

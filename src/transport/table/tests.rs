@@ -1,3 +1,4 @@
+//! The table against a simple model, and its caps.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests may panic")]
 
 use super::*;

@@ -1,7 +1,7 @@
 //! Our certificate, made ready for DTLS once and shared by all transports of the node.
 //!
 //! The DTLS library picks the SRTP profile in the client's order of preference, and browsers put the slow one first. So
-//! there are two server configurations with one profile each, and [`super::dtls`] chooses by what the client offers.
+//! there are two server configurations with one profile each, and `dtls` chooses by what the client offers.
 
 use std::sync::Arc;
 use std::time::Instant as StdInstant;

@@ -47,7 +47,8 @@ impl Guard {
     /// An INIT came in; false when it is to be ignored: it is no repetition of the first.
     pub(super) fn on_init(&mut self, packet: &[u8]) -> bool {
         let Some(initial) = Chunks::new(packet).next().and_then(|(_, chunk)| word(chunk, 16)) else { return false };
-        *self.acknowledged.get_or_insert(initial.wrapping_sub(1)) == initial.wrapping_sub(1)
+        let before = initial.wrapping_sub(1);
+        *self.acknowledged.get_or_insert(before) == before
     }
 
     /// A packet came in; false when no honest far end sends such a one.

@@ -341,7 +341,7 @@ impl Pair {
             if self.lost() {
                 continue;
             }
-            let from = self.server.route().unwrap_or(route(1));
+            let from = self.server.route().unwrap_or_else(|| route(1));
             if let Ok(edges) = self.server.handle_dtls(self.now, from, &datagram, &mut self.out) {
                 self.take(edges);
             }
