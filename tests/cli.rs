@@ -1,0 +1,205 @@
+//! The program as an operator meets it: exit codes, one-line errors, a clean end, logs that keep secrets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests may fail by panicking")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SECRET: &str = "planted-secret-0123456789abcdef-planted";
+
+fn weir() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.env_clear();
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    weir().args(args).output().unwrap()
+}
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("weir-cli-{}-{name}.yaml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Exit code 2 and one line on stderr that contains `expected` and no secret.
+fn assert_refused(output: &Output, expected: &str) {
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains(expected), "{message}");
+    assert!(!message.contains("planted"), "{message}");
+}
+
+#[test]
+fn mistakes_are_one_line_and_exit_code_2() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = port.local_addr().unwrap().port();
+    let udp = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let taken_udp = udp.local_addr().unwrap().port();
+    let keys = format!("keys:\n  key: {SECRET}\nbind_addresses: [127.0.0.1]\n");
+    for (name, text, expected) in [
+        ("unknown", format!("{keys}prot: 1\n"), "unknown field `prot`"),
+        ("short", "keys:\n  key: planted\n".to_owned(), "`weir keys`".trim_matches('`')),
+        ("none", "port: 7880\n".to_owned(), "no API key"),
+        ("port", format!("{keys}port: {taken}\n"), "change `port`"),
+        (
+            "udp",
+            format!("{keys}port: 0\nrtc: {{udp_port: {taken_udp}, tcp_port: 0, enable_loopback_candidate: true}}\n"),
+            "`rtc.udp_port`",
+        ),
+        ("address", format!("{}port: 0\n", keys.replace("127.0.0.1", "192.0.2.77")), "bind_addresses"),
+        ("nodeip", format!("{keys}rtc: {{node_ip: here}}\n"), "rtc.node_ip"),
+        ("broken", format!("keys:\n  key: \"{SECRET}\n"), "line"),
+    ] {
+        let path = file(name, &text);
+        assert_refused(&run(&["serve", "--config", path.to_str().unwrap()]), expected);
+        let _ = std::fs::remove_file(path);
+    }
+    assert_refused(&run(&["serve", "--config", "/nowhere/weir.yaml"]), "no such file");
+    assert_refused(&run(&["serve"]), "no API key");
+    assert_refused(&run(&["token", "--identity", "a", "--room", "r"]), "no API key");
+}
+
+#[test]
+fn example_with_keys_is_a_good_file() {
+    let example = String::from_utf8(run(&["config", "example"]).stdout).unwrap();
+    let keys = String::from_utf8(run(&["keys"]).stdout).unwrap();
+    let path = file("example", &example.replace("keys: {}", keys.trim_end()));
+    let output = run(&["config", "check", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn key_files_are_read_beside_the_file_that_names_them() {
+    let keys = file("keyfile", &format!("filekey: {SECRET}\n"));
+    let name = keys.file_name().unwrap().to_str().unwrap().to_owned();
+    let config = file("names-keyfile", &format!("key_file: {name}\n"));
+    let output = run(&["config", "check", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let _ = (std::fs::remove_file(keys), std::fs::remove_file(config));
+}
+
+/// A running node with its standard output read up to the line that says it runs.
+struct Node {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    port: u16,
+}
+
+impl Node {
+    fn start(extra: &str) -> Self {
+        let path = file(
+            &format!("node-{extra:.8}").replace([' ', ':', '\n', '{'], "_"),
+            &format!(
+                "port: 0\nbind_addresses: [127.0.0.1]\nkeys: {{key: {SECRET}}}\n\
+                 rtc: {{udp_port: 0, tcp_port: 0, enable_loopback_candidate: true}}\n{extra}"
+            ),
+        );
+        let mut child = weir()
+            .args(["serve", "--config", path.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut port = 0;
+        let mut line = String::new();
+        while stdout.read_line(&mut line).unwrap() > 0 {
+            if line.trim_start().starts_with("http ") {
+                port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+                break;
+            }
+            line.clear();
+        }
+        let _ = std::fs::remove_file(path);
+        assert_ne!(port, 0, "the node did not start");
+        Self { child, stdout, port }
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    /// Signals it and gives its exit code and everything it wrote.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let began = Instant::now();
+        let mut written = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut written).unwrap();
+        self.stdout.read_to_string(&mut written).unwrap();
+        let code = self.child.wait().unwrap().code();
+        assert!(began.elapsed() < Duration::from_secs(8), "took {:?}", began.elapsed());
+        (code, written)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn both_signals_end_it_cleanly_and_logs_hold_no_secret() {
+    for (signal, logging) in [("-TERM", "logging: {level: trace}\n"), ("-INT", "logging: {level: trace, json: true}\n")]
+    {
+        let node = Node::start(logging);
+        let token = run(&[
+            "token",
+            "--api-key",
+            "key",
+            "--api-secret",
+            SECRET,
+            "--identity",
+            "planted-alice",
+            "--room",
+            "planted-room",
+        ]);
+        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
+        assert!(node.ask(&format!("/rtc/validate?access_token={token}")).starts_with("HTTP/1.1 200"));
+        assert!(node.ask(&format!("/rtc?access_token={token}x")).starts_with("HTTP/1.1 404"));
+        let (code, written) = node.end(signal);
+        assert_eq!(code, Some(0), "{written}");
+        for secret in ["planted", token.as_str(), SECRET] {
+            assert!(!written.contains(secret), "{written}");
+        }
+    }
+}
+
+#[test]
+fn tokens_say_what_was_asked_for() {
+    let output = run(&[
+        "token",
+        "--dev",
+        "--identity",
+        "alice",
+        "--room",
+        "r",
+        "--no-publish",
+        "--attribute",
+        "a=b",
+        "--lifetime",
+        "10m",
+    ]);
+    let token = String::from_utf8(output.stdout).unwrap();
+    let secret = |key: &str| (key == "devkey").then_some("secret");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = signalling::token::verify(token.trim(), secret, i64::try_from(now).unwrap()).unwrap();
+    let grants = claims.grants().unwrap();
+    assert_eq!((grants.identity.as_str(), grants.room.as_str()), ("alice", "r"));
+    assert!(!grants.can_publish && grants.can_subscribe);
+    assert_eq!(grants.attributes["a"], "b");
+    assert!((claims.exp - claims.iat - 600).abs() < 2);
+}

@@ -1,0 +1,347 @@
+//! The public HTTP surface of a real node on loopback: what clients and browsers decide by.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests may fail by panicking")]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use livekit_protocol as proto;
+use prost::Message as _;
+use signalling::token::VideoGrant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use weir::config::{Bind, Config, Keys, PortRange, Seconds};
+use weir::control::{Server, auth};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn config() -> Config {
+    let mut config = Config::dev();
+    config.port = 0;
+    config.rtc.udp_port = PortRange { first: 0, last: None };
+    config.rtc.tcp_port = 0;
+    config
+}
+
+fn start(config: &Config) -> (Server, SocketAddr) {
+    let server = Server::start(config).unwrap();
+    let address = server.started().http[0];
+    (server, address)
+}
+
+fn token(video: VideoGrant) -> String {
+    auth::mint(&Config::dev().keys, "alice", video, HOUR).unwrap()
+}
+
+fn room(name: &str) -> VideoGrant {
+    VideoGrant { room_join: true, room: name.to_owned(), ..VideoGrant::default() }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// Sends raw bytes, reads until the answer is whole or the server closes.
+async fn send(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    let whole = |all: &[u8]| {
+        let text = String::from_utf8_lossy(all).to_ascii_lowercase();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.split("content-length: ").nth(1)?.lines().next()?.parse::<usize>().ok()?;
+        (body.len() >= length).then_some(())
+    };
+    // A reset after the answer is as good as an end.
+    let _ = tokio::time::timeout(Duration::from_secs(10), async {
+        while whole(&all).is_none() && stream.read_buf(&mut all).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    })
+    .await;
+    let text = String::from_utf8_lossy(&all).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+async fn get(address: SocketAddr, path: &str) -> Answer {
+    send(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: https://app\r\nConnection: close\r\n\r\n")).await
+}
+
+async fn upgrade(address: SocketAddr, path: &str) -> Answer {
+    send(
+        address,
+        &format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: https://app\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ),
+    )
+    .await
+}
+
+fn assert_cors(answer: &Answer) {
+    assert!(answer.head.contains("access-control-allow-origin: *"), "no CORS: {}", answer.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_status_clients_decide_by_and_cors() {
+    let (_server, address) = start(&config());
+    let good = token(room("r"));
+    let foreign = auth::mint(&Keys::single("devkey", "other"), "a", room("r"), HOUR).unwrap();
+    let unknown = auth::mint(&Keys::single("nobody", "secret"), "a", room("r"), HOUR).unwrap();
+    let no_join = token(VideoGrant { room: "r".to_owned(), ..VideoGrant::default() });
+    let no_room = token(VideoGrant { room_join: true, ..VideoGrant::default() });
+    for (path, status, body) in [
+        ("/".to_owned(), 200, "OK"),
+        ("/rtc".to_owned(), 404, ""),
+        ("/rtc/v1".to_owned(), 404, ""),
+        ("/nothing".to_owned(), 404, ""),
+        ("/rtc/validate".to_owned(), 401, "no access token"),
+        ("/rtc/validate?access_token=x".to_owned(), 401, "invalid token"),
+        (format!("/rtc/validate?access_token={foreign}"), 401, "invalid token signature"),
+        (format!("/rtc/validate?access_token={unknown}"), 401, "unknown API key"),
+        (format!("/rtc/validate?access_token={no_join}"), 401, "token does not allow joining a room"),
+        (format!("/rtc/validate?access_token={no_room}"), 400, "room name is empty or too long"),
+        (format!("/rtc/validate?access_token={good}"), 200, "success"),
+        (format!("/livekit/sfu//rtc/validate?access_token={good}"), 200, "success"),
+        (format!("/rtc/v1/validate?access_token={good}"), 400, "join_request is missing"),
+    ] {
+        let answer = get(address, &path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (status, body), "{path}");
+        assert_cors(&answer);
+    }
+    for (path, status) in [
+        ("/rtc".to_owned(), 401),
+        ("/rtc?access_token=x".to_owned(), 401),
+        (format!("/rtc/v1?access_token={good}"), 400),
+        (format!("/prefix/rtc/v1?access_token={good}"), 400),
+        (format!("/rtc/v1?access_token={good}&join_request=!!!"), 400),
+    ] {
+        let answer = upgrade(address, &path).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_cors(&answer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn header_token_wins_over_the_query_and_other_schemes_are_left_alone() {
+    let (_server, address) = start(&config());
+    let good = token(room("r"));
+    let ask = |authorization: String, query: String| async move {
+        let head = format!("GET /rtc/validate?access_token={query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        send(address, &format!("{head}Authorization: {authorization}\r\n\r\n")).await.status
+    };
+    assert_eq!(ask(format!("Bearer {good}"), "bad".to_owned()).await, 200);
+    assert_eq!(ask("Bearer bad".to_owned(), good.clone()).await, 401);
+    assert_eq!(ask("Basic dTpw".to_owned(), good.clone()).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_allows_every_header_for_a_day() {
+    let (_server, address) = start(&config());
+    let answer = send(
+        address,
+        "OPTIONS /rtc/validate HTTP/1.1\r\nHost: x\r\nOrigin: https://app\r\nConnection: close\r\n\
+         Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: authorization,x-own\r\n\r\n",
+    )
+    .await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("access-control-allow-headers: authorization,x-own"), "{}", answer.head);
+    assert!(answer.head.contains("access-control-max-age: 86400"), "{}", answer.head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_that_may_not_be_made_are_said_not_to_exist() {
+    let mut config = config();
+    config.room.auto_create = false;
+    let (_server, address) = start(&config);
+    let (plain, creator) = (token(room("r")), token(VideoGrant { room_create: true, ..room("r") }));
+    for answer in [
+        get(address, &format!("/rtc/validate?access_token={plain}")).await,
+        upgrade(address, &format!("/rtc?access_token={plain}&protocol=17")).await,
+    ] {
+        assert_eq!((answer.status, answer.body.as_str()), (404, "requested room does not exist"));
+        assert_cors(&answer);
+    }
+    assert_eq!(get(address, &format!("/rtc/validate?access_token={creator}")).await.status, 200);
+    // Somebody who was in the room before a restart is told to join anew, not that all is lost.
+    let mut client =
+        Client::connect(address, &format!("/rtc?access_token={plain}&protocol=17&reconnect=1&sid=PA_x")).await;
+    let Some(proto::signal_response::Message::Leave(leave)) = client.next().await else { panic!("no leave") };
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert!(client.next().await.is_none(), "closed after the leave");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_request_lines_pass_and_endless_ones_do_not() {
+    let (_server, address) = start(&config());
+    let long = format!("/rtc/validate?access_token={}&x={}", token(room("r")), "y".repeat(16 << 10));
+    assert_eq!(get(address, &long).await.status, 200);
+    let endless = get(address, &format!("/?x={}", "y".repeat(200 << 10))).await;
+    assert!([0, 414, 431].contains(&endless.status), "{}", endless.status);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads_are_cut_off_and_free_their_place() {
+    let mut config = config();
+    config.limit.request_head_timeout = Seconds(1);
+    config.limit.max_connections = 2;
+    let (_server, address) = start(&config);
+    let began = Instant::now();
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(get(address, "/").await.status, 200, "served when a place is free again");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_refuses_the_upgrade_and_still_validates() {
+    let mut config = config();
+    config.limit.max_participants = 1;
+    let (_server, address) = start(&config);
+    let path = format!("/rtc?access_token={}&protocol=17", token(room("r")));
+    let _first = Client::connect(address, &path).await;
+    assert_eq!(upgrade(address, &path).await.status, 503);
+    assert_eq!(get(address, &path.replace("/rtc", "/rtc/validate")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_sends_everybody_away_to_come_back_and_takes_nobody() {
+    let (server, address) = start(&config());
+    let path = format!("/rtc?access_token={}&protocol=17", token(room("r")));
+    let mut client = Client::connect(address, &path).await;
+    assert!(matches!(client.next().await, Some(proto::signal_response::Message::Join(_))));
+    let leaving = async {
+        loop {
+            match client.next().await {
+                Some(proto::signal_response::Message::Leave(leave)) => break leave,
+                Some(_) => {}
+                None => panic!("closed without a leave"),
+            }
+        }
+    };
+    let ((), leave) = tokio::join!(server.drain(), leaving);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_starts_with_join_and_answers_pings_in_the_clients_format() {
+    use proto::signal_request::Message as Request;
+    use proto::signal_response::Message as Response;
+    let (_server, address) = start(&config());
+    let path = format!("/a/prefix/rtc?access_token={}&protocol=17", token(room("r")));
+    let mut client = Client::connect(address, &path).await;
+    let Some(Response::Join(join)) = client.next().await else { panic!("no join first") };
+    assert!(join.ping_interval > 0);
+    assert!(!join.server_info.unwrap().version.is_empty());
+
+    client.send(Request::PingReq(proto::Ping { timestamp: 7, rtt: 0 })).await;
+    let pong = client.until(|m| if let Response::PongResp(pong) = m { Some(pong) } else { None }).await;
+    assert_eq!(pong.last_ping_timestamp, 7);
+    assert!(pong.timestamp > 1_600_000_000_000, "milliseconds");
+
+    let request = proto::SignalRequest { message: Some(Request::PingReq(proto::Ping { timestamp: 8, rtt: 0 })) };
+    client.0.send(Message::text(serde_json::to_string(&request).unwrap())).await.unwrap();
+    let text = loop {
+        if let Message::Text(text) = client.0.next().await.unwrap().unwrap() {
+            break text;
+        }
+    };
+    let answer: proto::SignalResponse = serde_json::from_str(&text).unwrap();
+    assert!(matches!(answer.message, Some(Response::PongResp(_))), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_and_oversized_messages_end_only_their_own_connection() {
+    let mut config = config();
+    config.limit.signal_message_size_limit = 65_536;
+    let (_server, address) = start(&config);
+    let path = |name: &str| {
+        let token = auth::mint(&Config::dev().keys, name, room("r"), HOUR).unwrap();
+        format!("/rtc?access_token={token}&protocol=17")
+    };
+    let mut witness = Client::connect(address, &path("witness")).await;
+    for bad in [Message::binary(vec![0xff; 64]), Message::binary(vec![0; 100_000]), Message::text("{")] {
+        let mut client = Client::connect(address, &path("bad")).await;
+        let _ = client.0.send(bad).await;
+        while client.next().await.is_some() {}
+    }
+    witness.send(proto::signal_request::Message::PingReq(proto::Ping { timestamp: 1, rtt: 0 })).await;
+    witness.until(|m| matches!(m, proto::signal_response::Message::PongResp(_)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_resumes_are_told_to_join_anew_as_the_first_message() {
+    let (_server, address) = start(&config());
+    let path = format!("/rtc?access_token={}&protocol=17&reconnect=1&sid=PA_gone", token(room("r")));
+    let mut client = Client::connect(address, &path).await;
+    let Some(proto::signal_response::Message::Leave(leave)) = client.next().await else { panic!("no leave first") };
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_debug_pages_are_on_their_own_listener_only() {
+    let mut config = config();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    config.prometheus.port = free;
+    config.prometheus.bind_addresses = vec![Bind("127.0.0.1".parse().unwrap())];
+    let (server, address) = start(&config);
+    let _client = Client::connect(address, &format!("/rtc?access_token={}&protocol=17", token(room("r")))).await;
+    let own = server.started().admin[0];
+    let page = get(own, "/metrics").await;
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("weir_control_joins_total{result=\"joined\"} 1"), "{}", page.body);
+    assert!(page.body.contains("weir_control_rooms 1"), "{}", page.body);
+    assert_eq!(get(own, "/debug/rooms").await.status, 200);
+    for path in ["/metrics", "/debug/rooms"] {
+        assert_eq!(get(address, path).await.status, 404);
+    }
+}
+
+/// A signalling client without media.
+struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Client {
+    async fn connect(address: SocketAddr, path: &str) -> Self {
+        match tokio_tungstenite::connect_async(format!("ws://{address}{path}")).await {
+            Ok((socket, _)) => Self(socket),
+            Err(Error::Http(response)) => panic!("refused with {}", response.status()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The next signal message; `None` at the end.
+    async fn next(&mut self) -> Option<proto::signal_response::Message> {
+        loop {
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("an answer in time");
+            match frame? {
+                Ok(Message::Binary(bytes)) => return proto::SignalResponse::decode(bytes).unwrap().message,
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    async fn until<T>(&mut self, wanted: impl Fn(proto::signal_response::Message) -> Option<T>) -> T {
+        loop {
+            let message = self.next().await.expect("still open");
+            if let Some(found) = wanted(message) {
+                return found;
+            }
+        }
+    }
+
+    async fn send(&mut self, message: proto::signal_request::Message) {
+        let request = proto::SignalRequest { message: Some(message) };
+        self.0.send(Message::binary(request.encode_to_vec())).await.unwrap();
+    }
+}
