@@ -1,5 +1,6 @@
 //! The program as an operator meets it: exit codes, one-line errors, a clean end, logs that keep secrets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests may fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test of a real process in real time")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

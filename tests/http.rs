@@ -1,5 +1,6 @@
 //! The public HTTP surface of a real node on loopback: what clients and browsers decide by.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests may fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test of a real process in real time")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -2,8 +2,6 @@
 //!
 //! Labels come from closed sets only: never a room, a user or an address.
 
-use std::sync::Mutex;
-
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, TextEncoder};
 
 use crate::base::DropReason;
@@ -34,13 +32,11 @@ pub(super) struct Metrics {
     rtx: IntCounterVec,
     keyframe_requests: IntCounterVec,
     sizes: prometheus::IntGaugeVec,
-    /// The last counters of each thread, to add only what is new. Held for a few additions, once a second.
-    last: Mutex<Vec<ThreadStats>>,
 }
 
 impl Metrics {
-    /// All at zero, for this many media threads.
-    pub(super) fn new(threads: usize) -> Result<Self, prometheus::Error> {
+    /// All at zero.
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
         let registry = prometheus::Registry::new();
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
             let counter = IntCounter::new(name, help)?;
@@ -97,7 +93,6 @@ impl Metrics {
             rtx: labelled("weir_shard_retransmissions_total", "Packets sent again.", "direction")?,
             keyframe_requests: labelled("weir_shard_keyframe_requests_total", "Key frame requests.", "direction")?,
             sizes,
-            last: Mutex::new(vec![ThreadStats::default(); threads]),
             registry,
         })
     }
@@ -107,9 +102,8 @@ impl Metrics {
         self.joins.with_label_values(&[result]).inc();
     }
 
-    /// Take over the counters of a media thread.
-    pub(super) fn fold(&self, thread: usize, stats: &ThreadStats) {
-        let Ok(mut all) = self.last.lock() else { return };
+    /// Take over the counters of a media thread. `all` holds the last ones of each, to add only what is new.
+    pub(super) fn fold(&self, all: &mut [ThreadStats], thread: usize, stats: &ThreadStats) {
         let Some(last) = all.get_mut(thread) else { return };
         let (new, old) = (&stats.shard, &last.shard);
         let add = |counter: &IntCounter, new: u64, old: u64| counter.inc_by(new.saturating_sub(old));
@@ -142,11 +136,9 @@ impl Metrics {
     }
 
     /// A shard began anew: its counters start at zero.
-    pub(super) fn shard_died(&self, thread: usize) {
+    pub(super) fn shard_died(&self, all: &mut [ThreadStats], thread: usize) {
         self.shard_deaths.inc();
-        if let Ok(mut all) = self.last.lock()
-            && let Some(last) = all.get_mut(thread)
-        {
+        if let Some(last) = all.get_mut(thread) {
             *last = ThreadStats::default();
         }
     }

@@ -3,7 +3,7 @@
 //! One task owns the table; others ask it through [`Registry`]. A room that ends between an answer and its use shows as
 //! a closed channel: whoever finds it so asks again and gets a new room.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -87,7 +87,7 @@ impl Registry {
             threads,
             routes,
             registry: registry.0.downgrade(),
-            rooms: HashMap::new(),
+            rooms: BTreeMap::new(),
             next_number: 1,
             draining: false,
         };
@@ -140,7 +140,7 @@ struct Table {
     routes: mpsc::Sender<RouteChange>,
     /// For room tasks to report their end; weak, so that the table's own task ends when nobody else asks.
     registry: mpsc::WeakSender<Question>,
-    rooms: HashMap<String, RoomHandle>,
+    rooms: BTreeMap<String, RoomHandle>,
     next_number: u64,
     draining: bool,
 }

@@ -3,7 +3,7 @@
 //! It never waits for a room: one that does not keep up loses data messages first; when not even edges fit any more, its
 //! channel is closed, which the room takes for the loss of its media and sends everybody away to come back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use signalling::media::MediaEvent;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::bridge;
 use super::metrics::Metrics;
-use crate::mailbox::{Mailbox, Report};
+use crate::mailbox::{Mailbox, Report, ThreadStats};
 use crate::shard::command::Command;
 use crate::shard::event::Event;
 
@@ -48,7 +48,8 @@ pub(super) struct Reports {
 impl Reports {
     /// Until the media threads or the registry are gone.
     pub(super) async fn run(mut self) {
-        let mut rooms: HashMap<u64, (usize, mpsc::Sender<MediaInput>)> = HashMap::new();
+        let mut rooms: BTreeMap<u64, (usize, mpsc::Sender<MediaInput>)> = BTreeMap::new();
+        let mut last = vec![ThreadStats::default(); self.mailboxes.len()];
         loop {
             tokio::select! {
                 // Changes first: a room is announced before it can cause a report.
@@ -60,10 +61,10 @@ impl Reports {
                 },
                 report = self.reports.recv() => match report {
                     Some((_, Report::Event(event))) => self.route(&mut rooms, event),
-                    Some((thread, Report::Stats(stats))) => self.metrics.fold(thread, &stats),
+                    Some((thread, Report::Stats(stats))) => self.metrics.fold(&mut last, thread, &stats),
                     Some((thread, Report::ShardDied)) => {
                         tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
-                        self.metrics.shard_died(thread);
+                        self.metrics.shard_died(&mut last, thread);
                         for (_, to) in rooms.values().filter(|(on, _)| *on == thread) {
                             let _ = to.try_send(MediaInput::Lost);
                         }
@@ -74,7 +75,7 @@ impl Reports {
         }
     }
 
-    fn route(&self, rooms: &mut HashMap<u64, (usize, mpsc::Sender<MediaInput>)>, event: Event) {
+    fn route(&self, rooms: &mut BTreeMap<u64, (usize, mpsc::Sender<MediaInput>)>, event: Event) {
         let Some(number) = bridge::room_of(&event) else { return };
         // A room that has just ended: its last events crossed the end.
         let Some((thread, to)) = rooms.get(&number) else { return };

@@ -1,7 +1,7 @@
 //! One task per room: drives its room machine. Inputs come from WebSocket tasks, media reports and the timer; outputs go
 //! to WebSocket tasks and the media thread. Never waits for either.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,6 +42,9 @@ const MAX_BACKLOG: usize = 16_384;
 /// A timer of the machine is never served faster than this, whatever it asks for.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
+/// A room without a timer is looked at this often; nothing depends on it.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
 /// A room with what it is connected to.
 pub(super) struct RoomTask {
     number: u64,
@@ -50,8 +53,8 @@ pub(super) struct RoomTask {
     thread: ThreadInfo,
     inputs: mpsc::Receiver<RoomInput>,
     media: Option<mpsc::Receiver<MediaInput>>,
-    links: HashMap<ConnectionId, (Link, LoadShare)>,
-    questions: HashMap<AdminId, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
+    links: BTreeMap<ConnectionId, (Link, LoadShare)>,
+    questions: BTreeMap<AdminId, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
     next_question: u64,
     /// Commands the mailbox had no place for, in order.
     backlog: VecDeque<Command>,
@@ -88,8 +91,8 @@ impl RoomTask {
             thread,
             inputs,
             media: Some(media),
-            links: HashMap::new(),
-            questions: HashMap::new(),
+            links: BTreeMap::new(),
+            questions: BTreeMap::new(),
             next_question: 0,
             backlog: VecDeque::new(),
             outputs: Vec::new(),
@@ -102,7 +105,7 @@ impl RoomTask {
         while !self.ended {
             let backlogged = !self.backlog.is_empty();
             let sleep = self.until_timeout();
-            let timer = tokio::time::sleep(sleep.unwrap_or(Duration::MAX.min(Duration::from_secs(3600))));
+            let timer = tokio::time::sleep(sleep.unwrap_or(LONGEST_SLEEP));
             tokio::select! {
                 // Clients wait while the media thread is behind: nothing new is asked of it.
                 input = self.inputs.recv(), if !backlogged => match input {

@@ -89,7 +89,7 @@ impl Server {
         let (media, link) = MediaThreads::start(media_config(config, &advertised, identity), clock)
             .map_err(|error| media_error(&error))?;
 
-        let metrics = Metrics::new(link.threads.len()).map_err(|e| ServerError::Start(e.to_string()))?;
+        let metrics = Metrics::new().map_err(|e| ServerError::Start(e.to_string()))?;
         let metrics = Arc::new(metrics);
         let auth = Arc::new(Auth::new(config.keys.clone()));
         let started = Started {
