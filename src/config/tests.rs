@@ -1,3 +1,5 @@
+//! What an operator may write, and what is said when it is wrong.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may fail by panicking")]
 
 use super::*;
