@@ -115,6 +115,11 @@ impl Transport {
         Self::Plain(Box::new(PlainTransport::new(route, config)))
     }
 
+    /// A plain transport that seals what it sends ([`PlainTransport::sealing`]), for benches.
+    pub fn sealing(route: Route, config: &Config, material: &[u8]) -> Self {
+        Self::Plain(Box::new(PlainTransport::sealing(route, config, material)))
+    }
+
     /// A STUN message whose USERNAME starts with a ufrag of ours ([`TransportTable::find_stun`]). An authentic check is
     /// answered on the route it came by and keeps the transport alive.
     ///
@@ -190,7 +195,7 @@ impl Transport {
     ) -> Result<(), DropReason> {
         match self {
             Self::WebRtc(transport) => transport.seal_rtp(index, header, payload, out),
-            Self::Plain(transport) => transport.seal_rtp(header, payload, out),
+            Self::Plain(transport) => transport.seal_rtp(index, header, payload, out),
         }
     }
 

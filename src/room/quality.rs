@@ -5,8 +5,11 @@
 
 use crate::base::MediaKind;
 use crate::room::downtrack::Downtrack;
+use crate::room::layer::Layer;
+use crate::room::participant::Participant;
 use crate::room::track::Track;
-use crate::room::{ParticipantKey, Room};
+use crate::room::{DowntrackKey, TrackKey};
+use slotmap::SlotMap;
 
 /// Points lost for 1 % of loss.
 const AUDIO_LOSS: u32 = 8;
@@ -33,21 +36,22 @@ pub fn smooth(before: Option<u8>, score: u8) -> u8 {
     u8::try_from(mean).unwrap_or(100)
 }
 
-impl Room {
-    /// The score of a participant now; `None` when nothing flows from or to it.
-    pub(super) fn judge(&self, key: ParticipantKey) -> Option<u8> {
-        let participant = self.participants.get(key)?;
-        let up = participant.tracks.iter().filter_map(|key| self.tracks.get(*key)).filter_map(judge_track);
-        let down = participant.downtracks.iter().filter_map(|key| {
-            let downtrack = self.downtracks.get(*key)?;
-            judge_downtrack(downtrack, self.tracks.get(downtrack.track)?)
-        });
-        up.chain(down).min()
-    }
+/// The score of a participant now; `None` when nothing flows from or to it.
+pub(super) fn judge(
+    participant: &Participant,
+    tracks: &SlotMap<TrackKey, Track>,
+    downtracks: &SlotMap<DowntrackKey, Downtrack>,
+) -> Option<u8> {
+    let up = participant.tracks.iter().filter_map(|key| tracks.get(*key)).filter_map(judge_track);
+    let down = participant.downtracks.iter().filter_map(|key| {
+        let downtrack = downtracks.get(*key)?;
+        judge_downtrack(downtrack, tracks.get(downtrack.track)?)
+    });
+    up.chain(down).min()
 }
 
 fn judge_track(track: &Track) -> Option<u8> {
-    let flows = track.layers.iter().any(crate::room::layer::Layer::is_flowing);
+    let flows = track.layers.iter().any(Layer::is_flowing);
     (flows && !track.muted).then(|| score(track.kind, track.fraction_lost, 0))
 }
 

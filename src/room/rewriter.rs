@@ -37,7 +37,10 @@ pub struct Rewriter {
     /// The next packet begins an epoch.
     interrupted: bool,
     started: bool,
+    /// Follows the last packet sent in order.
     next_seq: u64,
+    /// Its received number.
+    last_source: u64,
     last_timestamp: u32,
     last_arrival: Instant,
     last_vp8: Option<Numbers>,
@@ -85,9 +88,10 @@ impl Epoch {
         run_count: 0,
     };
 
-    /// Shifts that held where `seq` belongs; `None` when it was dropped there, or nobody knows any more.
-    fn shifts_at(&self, seq: u64) -> Option<(u64, u16)> {
-        if seq < self.first || seq > self.highest {
+    /// Shifts that held where a packet belongs; `None` when it was dropped there, or nobody knows any more.
+    fn shifts_at(&self, packet: &Packet) -> Option<(u64, u16)> {
+        let seq = packet.seq;
+        if self.spatial != Some(packet.spatial) || seq < self.first || seq > self.highest {
             return None;
         }
         let mut shifts = (self.seq_shift, self.picture_shift);
@@ -129,6 +133,7 @@ impl Rewriter {
             interrupted: true,
             started: false,
             next_seq: u64::from(first_seq),
+            last_source: 0,
             last_timestamp: 0,
             last_arrival: Instant::ZERO,
             last_vp8: None,
@@ -174,6 +179,8 @@ impl Rewriter {
             epoch.key_shift = last.key_index.wrapping_add(1).wrapping_sub(numbers.key_index);
         }
         self.previous = core::mem::replace(&mut self.current, epoch);
+        // Holes behind the last packet sent are closed: what is missing there precedes a new beginning.
+        self.previous.highest = self.last_source;
         self.interrupted = false;
         self.started = true;
         self.advance(packet)
@@ -190,15 +197,17 @@ impl Rewriter {
     }
 
     /// A packet that comes after newer ones: it is sent if a hole was left for it.
-    pub fn late(&self, packet: &Packet) -> Result<Numbering, DropReason> {
-        for epoch in [&self.current, &self.previous] {
-            if epoch.spatial == Some(packet.spatial)
-                && let Some(shifts) = epoch.shifts_at(packet.seq)
-            {
-                return Ok(epoch.numbering(packet, shifts));
+    pub fn late(&mut self, packet: &Packet) -> Result<Numbering, DropReason> {
+        if let Some(shifts) = self.current.shifts_at(packet) {
+            let numbering = self.current.numbering(packet, shifts);
+            // What was newer may all have been dropped: then this one is the newest sent.
+            if numbering.seq >= self.next_seq {
+                self.sent(packet, numbering);
             }
+            return Ok(numbering);
         }
-        Err(DropReason::TooLate)
+        let shifts = self.previous.shifts_at(packet).ok_or(DropReason::TooLate)?;
+        Ok(self.previous.numbering(packet, shifts))
     }
 
     /// A packet of the encoding being forwarded that is dropped by choice: close the numbering over it.
@@ -235,16 +244,22 @@ impl Rewriter {
             epoch.skipped_picture = Some(picture);
             epoch.picture_shift = epoch.picture_shift.wrapping_sub(1);
         }
-        self.next_seq = epoch.highest.wrapping_add(epoch.seq_shift).wrapping_add(1);
     }
 
     fn advance(&mut self, packet: &Packet) -> Numbering {
         let numbering = self.current.numbering(packet, (self.current.seq_shift, self.current.picture_shift));
+        self.sent(packet, numbering);
+        numbering
+    }
+
+    const fn sent(&mut self, packet: &Packet, numbering: Numbering) {
         self.next_seq = numbering.seq.wrapping_add(1);
+        self.last_source = packet.seq;
         self.last_timestamp = numbering.timestamp;
         self.last_arrival = packet.arrival;
-        self.last_vp8 = numbering.vp8.or(self.last_vp8);
-        numbering
+        if numbering.vp8.is_some() {
+            self.last_vp8 = numbering.vp8;
+        }
     }
 
     fn first_timestamp(&self, packet: &Packet, aligned: Option<u32>, same: bool) -> u32 {
@@ -273,4 +288,14 @@ pub fn ticks(time: Duration, clock_rate: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_and_differences_wrap() {
+        assert_eq!(ticks(Duration::from_secs(1), 90_000), 90_000);
+        assert_eq!(ticks(Duration::from_secs(100_000), 90_000), 410_065_408, "modulo 2^32");
+        assert_eq!(difference(5, u32::MAX), 6);
+        assert_eq!(difference(u32::MAX, 5), -6);
+    }
+}

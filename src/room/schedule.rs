@@ -91,8 +91,10 @@ impl Room {
         let mut stopped = false;
         for track in self.tracks.values_mut().filter(|track| track.kind == MediaKind::Video) {
             let screen_share = track.screen_share;
-            // All are asked: no short cut.
-            let any = track.layers.iter_mut().fold(false, |any, layer| layer.on_tick(now, screen_share) || any);
+            let mut any = false;
+            for layer in &mut track.layers {
+                any |= layer.on_tick(now, screen_share);
+            }
             if any {
                 Self::retarget(track, &mut self.downtracks);
                 Self::update_waits(track, &self.downtracks);
@@ -123,9 +125,8 @@ impl Room {
     }
 
     fn report_quality(&mut self, events: &mut Vec<Event>) {
-        for key in self.participants.keys().collect::<Vec<_>>() {
-            let Some(score) = self.judge(key) else { continue };
-            let Some(participant) = self.participants.get_mut(key) else { continue };
+        for participant in self.participants.values_mut() {
+            let Some(score) = quality::judge(participant, &self.tracks, &self.downtracks) else { continue };
             let smoothed = quality::smooth(participant.quality, score);
             if participant.quality.replace(smoothed) != Some(smoothed) {
                 events.push(Event::Quality { participant: participant.id, score: smoothed });

@@ -139,6 +139,3 @@ impl Selector {
         if self.current > self.wanted { 0 } else { self.temporal_wanted }
     }
 }
-
-#[cfg(test)]
-mod tests;

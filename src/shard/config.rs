@@ -6,7 +6,7 @@ use crate::room::RoomConfig;
 use crate::transport::{self, DtlsIdentity, history};
 
 /// Configuration of a shard, fixed for its life.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ShardConfig {
     /// Our certificate and key. `None` only where every transport is plain (simulation): WebRTC transports then fail.
     pub identity: Option<Arc<DtlsIdentity>>,
@@ -65,18 +65,6 @@ impl Default for Limits {
             history_video: history::Limits::VIDEO,
             answerable: 512,
             pending_copies: 65_536,
-        }
-    }
-}
-
-impl Default for ShardConfig {
-    fn default() -> Self {
-        Self {
-            identity: None,
-            ntp_at_zero: 0,
-            limits: Limits::default(),
-            transport: transport::Config::default(),
-            room: RoomConfig::default(),
         }
     }
 }

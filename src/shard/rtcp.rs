@@ -328,7 +328,7 @@ impl Shard {
 
 /// Seal a compound packet and hand it over. False when it cannot be sent now; then nothing depends on it.
 fn send(line: &mut Line, packet: &[u8], bytes_sent: &mut u64, out: &mut Outbox) -> bool {
-    let Some(route) = line.transport.route() else { return false };
+    let Some(route) = line.transport.route().filter(|_| line.connected) else { return false };
     let transport = &mut line.transport;
     let sent = out.datagram(route, |arena| {
         let before = arena.len();

@@ -12,7 +12,7 @@ use crate::shard::command::DataChannel;
 use crate::shard::event::CloseReason;
 use crate::shard::outbox::Outbox;
 use crate::transport::route::Route;
-use crate::transport::srtp::unwrap_index;
+use crate::transport::srtp::{Profile, Srtp, unwrap_index};
 use crate::transport::{Config, Edges, Opened, TransportStats};
 
 /// First byte of a data message.
@@ -32,6 +32,8 @@ pub struct PlainTransport {
     outgoing: VecDeque<(DataChannel, Bytes)>,
     outgoing_bytes: usize,
     stats: TransportStats,
+    /// Seals what is sent, for benches; what comes stays plain.
+    sealing: Option<Box<Srtp>>,
 }
 
 /// Highest packet index seen of an SSRC, to unwrap the next.
@@ -54,7 +56,15 @@ impl PlainTransport {
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
             stats: TransportStats::default(),
+            sealing: None,
         }
+    }
+
+    /// The same, but what is sent is sealed with AEAD_AES_128_GCM under keys nobody negotiated (as
+    /// [`Profile::exported`] has them): measures what a real subscriber costs. Too little material: plain.
+    pub fn sealing(route: Route, config: &Config, material: &[u8]) -> Self {
+        let sealing = Srtp::new(Profile::AeadAes128Gcm, material, false, config).map(Box::new);
+        Self { sealing, ..Self::new(route, config) }
     }
 
     pub(super) fn handle_message(&mut self, packet: &[u8]) -> Result<Edges, DropReason> {
@@ -101,7 +111,17 @@ impl PlainTransport {
         Ok(packet.len())
     }
 
-    pub(super) fn seal_rtp(&mut self, header: &[u8], payload: &[&[u8]], out: &mut Vec<u8>) -> Result<(), DropReason> {
+    pub(super) fn seal_rtp(
+        &mut self,
+        index: u64,
+        header: &[u8],
+        payload: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        if let Some(srtp) = &mut self.sealing {
+            self.stats.sealed += 1;
+            return srtp.seal_rtp(index, header, payload, out);
+        }
         if header.len() < RTP_HEADER {
             return Err(DropReason::MalformedRtp);
         }
