@@ -3,16 +3,17 @@
 //!
 //! [`Client`] is one participant. What it publishes is synthetic: every frame names its source and its number, and its
 //! bytes follow from both, so that whoever receives it can tell whether each bit arrived ([`content`]). There is no
-//! codec: the frames are Opus and VP8 as far as a server may look, no further.
+//! codec: the frames are Opus and VP8 as far as a server may look, no further. Tests below signalling use its parts:
+//! [`peer`], [`send`], [`receive`].
 
 pub mod client;
 pub mod content;
+pub mod peer;
 pub mod receive;
+pub mod send;
 pub mod token;
 
 mod participant;
-mod peer;
-mod send;
 mod signal;
 
 pub use client::{Client, Event, Generation, Options, Snapshot, Video};

@@ -3,6 +3,8 @@
 //! Works around what that crate gets wrong: subscribed streams are told apart by the SSRCs of the server's description,
 //! not by its track events, which come again at every renegotiation.
 
+mod feedback;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -10,15 +12,19 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use bytes::BytesMut;
 use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
+use rtc::interceptor::{Registry, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MIME_TYPE_VP8, MediaEngine};
+use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::configuration::{RTCConfigurationBuilder, RTCOfferOptions};
 use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
 use rtc::peer_connection::message::RTCMessage;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
-use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCIceCandidate, RTCIceCandidateInit};
+use rtc::peer_connection::transport::{
+    CandidateConfig, CandidateHostConfig, RTCDtlsRole, RTCIceCandidate, RTCIceCandidateInit,
+};
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
@@ -39,7 +45,7 @@ const LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 
 /// What a peer reports.
 #[derive(Debug)]
-pub(crate) enum PeerEvent {
+pub enum PeerEvent {
     /// ICE and DTLS are through.
     Connected,
     /// It will not work any more.
@@ -56,23 +62,27 @@ pub(crate) enum PeerEvent {
 
 /// A stream the server's description announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Announced {
-    pub(crate) track: String,
-    pub(crate) is_video: bool,
+pub struct Announced {
+    /// Sid of the track it carries.
+    pub track: String,
+    /// Video rather than audio.
+    pub is_video: bool,
 }
 
 /// A peer connection.
-pub(crate) struct Peer {
+pub struct Peer {
     pc: RTCPeerConnection,
-    pub(crate) socket: UdpSocket,
+    /// Its socket, to wait on.
+    pub socket: UdpSocket,
     local: SocketAddr,
     has_remote: bool,
     /// Candidates that came before the description.
     early: Vec<RTCIceCandidateInit>,
     channels: BTreeMap<String, RTCDataChannelId>,
     /// By SSRC.
-    pub(crate) announced: BTreeMap<u32, Announced>,
-    pub(crate) connected: bool,
+    pub announced: BTreeMap<u32, Announced>,
+    /// ICE and DTLS are through.
+    pub connected: bool,
 }
 
 impl std::fmt::Debug for Peer {
@@ -82,12 +92,18 @@ impl std::fmt::Debug for Peer {
 }
 
 impl Peer {
-    pub(crate) async fn new() -> anyhow::Result<Self> {
+    /// With a socket on loopback.
+    pub async fn new() -> anyhow::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let local = socket.local_addr()?;
         let mut engine = media_engine()?;
-        let registry = register_default_interceptors(rtc::interceptor::Registry::new(), &mut engine)?;
+        // Nearest to the application: the interceptors below act on it first.
+        let registry = Registry::new().with(Slot::from(14_000), feedback::ShowFeedback::default());
+        let registry = register_default_interceptors(registry, &mut engine)?;
+        // Towards an ICE-lite server the crate would answer as DTLS server; every client that matters answers active.
+        let settings = SettingEngineBuilder::new().with_answering_dtls_role(RTCDtlsRole::Client).build();
         let mut pc = RTCPeerConnectionBuilder::new()
+            .with_setting_engine(settings)
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(engine)
             .with_interceptor_registry(registry)
@@ -114,7 +130,7 @@ impl Peer {
     }
 
     /// The three channels of LiveKit.
-    pub(crate) fn open_channels(&mut self) -> anyhow::Result<()> {
+    pub fn open_channels(&mut self) -> anyhow::Result<()> {
         for (label, ordered) in [("_reliable", true), ("_lossy", false), ("_data_track", false)] {
             let init = RTCDataChannelInit { ordered, max_retransmits: (!ordered).then_some(0), ..Default::default() };
             let id = self.pc.create_data_channel(label, Some(init))?.id();
@@ -123,7 +139,8 @@ impl Peer {
         Ok(())
     }
 
-    pub(crate) fn receive_more(&mut self, audios: u32, videos: u32) -> anyhow::Result<()> {
+    /// Add sections to receive in.
+    pub fn receive_more(&mut self, audios: u32, videos: u32) -> anyhow::Result<()> {
         for (kind, count) in [(RtpCodecKind::Audio, audios), (RtpCodecKind::Video, videos)] {
             for _ in 0..count {
                 self.pc.add_transceiver_from_kind(kind, None)?;
@@ -132,12 +149,8 @@ impl Peer {
         Ok(())
     }
 
-    pub(crate) fn publish(
-        &mut self,
-        cid: &str,
-        is_video: bool,
-        encodings: &[Encoding],
-    ) -> anyhow::Result<RTCRtpSenderId> {
+    /// Add a sending section for a track.
+    pub fn publish(&mut self, cid: &str, is_video: bool, encodings: &[Encoding]) -> anyhow::Result<RTCRtpSenderId> {
         let (kind, codec) = if is_video { (RtpCodecKind::Video, vp8()) } else { (RtpCodecKind::Audio, opus()) };
         let coding = |encoding: &Encoding| RTCRtpEncodingParameters {
             rtp_coding_parameters: RTCRtpCodingParameters {
@@ -160,12 +173,13 @@ impl Peer {
         transceiver.sender().ok_or_else(|| anyhow!("a sending transceiver without a sender"))
     }
 
-    pub(crate) fn unpublish(&mut self, sender: RTCRtpSenderId) -> anyhow::Result<()> {
+    /// Stop sending a track.
+    pub fn unpublish(&mut self, sender: RTCRtpSenderId) -> anyhow::Result<()> {
         Ok(self.pc.remove_track(sender)?)
     }
 
     /// What negotiation decided about a track, once it has.
-    pub(crate) fn wiring(&mut self, sender: RTCRtpSenderId, is_video: bool) -> Option<Wiring> {
+    pub fn wiring(&mut self, sender: RTCRtpSenderId, is_video: bool) -> Option<Wiring> {
         let mid = self.mid_of(sender)?;
         let mut sender = self.pc.rtp_sender(sender)?;
         let parameters = &sender.get_parameters().rtp_parameters;
@@ -187,13 +201,15 @@ impl Peer {
         })
     }
 
-    pub(crate) fn offer(&mut self, restart: bool) -> anyhow::Result<String> {
+    /// Offer; with `restart`, with new ICE credentials.
+    pub fn offer(&mut self, restart: bool) -> anyhow::Result<String> {
         let offer = self.pc.create_offer(Some(RTCOfferOptions { ice_restart: restart }))?;
         self.pc.set_local_description(now(), offer)?;
         self.local_sdp()
     }
 
-    pub(crate) fn answer_to(&mut self, offer: &str) -> anyhow::Result<String> {
+    /// Take the server's offer and answer it.
+    pub fn answer_to(&mut self, offer: &str) -> anyhow::Result<String> {
         self.pc.set_remote_description(now(), RTCSessionDescription::offer(offer.to_owned())?)?;
         self.after_remote(offer, &BTreeMap::new())?;
         let answer = self.pc.create_answer(None)?;
@@ -201,12 +217,14 @@ impl Peer {
         self.local_sdp()
     }
 
-    pub(crate) fn accept(&mut self, answer: &str, tracks: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    /// Take the server's answer; `tracks` names the track of each mid.
+    pub fn accept(&mut self, answer: &str, tracks: &BTreeMap<String, String>) -> anyhow::Result<()> {
         self.pc.set_remote_description(now(), RTCSessionDescription::answer(answer.to_owned())?)?;
         self.after_remote(answer, tracks)
     }
 
-    pub(crate) fn local_sdp(&self) -> anyhow::Result<String> {
+    /// Our description as it stands.
+    pub fn local_sdp(&self) -> anyhow::Result<String> {
         Ok(self.pc.local_description().context("no local description")?.sdp)
     }
 
@@ -220,7 +238,7 @@ impl Peer {
     }
 
     /// A candidate by trickle (JSON).
-    pub(crate) fn candidate(&mut self, json: &str) -> anyhow::Result<()> {
+    pub fn candidate(&mut self, json: &str) -> anyhow::Result<()> {
         let candidate: RTCIceCandidateInit = serde_json::from_str(json).context("candidateInit")?;
         // The socket is UDP; the `rtc` crate would try to dial TCP through it.
         if candidate.candidate.to_ascii_lowercase().contains(" tcp ") {
@@ -234,27 +252,31 @@ impl Peer {
         Ok(())
     }
 
-    pub(crate) fn send_rtp(&mut self, sender: RTCRtpSenderId, packet: rtc::rtp::Packet) -> anyhow::Result<()> {
+    /// Send a packet of a published track.
+    pub fn send_rtp(&mut self, sender: RTCRtpSenderId, packet: rtc::rtp::Packet) -> anyhow::Result<()> {
         let mut sender = self.pc.rtp_sender(sender).context("no such sender")?;
         Ok(sender.write_rtp(now(), packet)?)
     }
 
     /// `false`: the channel is not open.
-    pub(crate) fn send_data(&mut self, label: &str, data: &[u8]) -> bool {
+    pub fn send_data(&mut self, label: &str, data: &[u8]) -> bool {
         let Some(id) = self.channels.get(label) else { return false };
         self.pc.data_channel(*id).is_some_and(|mut channel| channel.send(now(), data.into()).is_ok())
     }
 
-    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+    /// When [`Self::timeout`] wants to be called.
+    pub fn deadline(&mut self) -> Option<Instant> {
         self.pc.poll_timeout()
     }
 
-    pub(crate) fn timeout(&mut self) {
+    /// Do what is due.
+    pub fn timeout(&mut self) {
         // It reports what went wrong by its events.
         let _ = self.pc.handle_timeout(now());
     }
 
-    pub(crate) fn datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
+    /// Take a datagram.
+    pub fn datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
         let transport = TransportContext {
             local_addr: self.local,
             peer_addr: from,
@@ -265,7 +287,7 @@ impl Peer {
     }
 
     /// Send what is to be sent and collect what happened.
-    pub(crate) async fn pump(&mut self, events: &mut Vec<PeerEvent>) {
+    pub async fn pump(&mut self, events: &mut Vec<PeerEvent>) {
         while let Some(message) = self.pc.poll_write() {
             // A failure is a lost datagram.
             let _ = self.socket.send_to(&message.message, message.transport.peer_addr).await;
@@ -312,7 +334,7 @@ impl Peer {
 }
 
 /// The `rtc` crate wants the time as std has it.
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

@@ -34,17 +34,20 @@ pub struct Received {
     pub number: u32,
     /// Size told by the last key frame.
     pub size: (u16, u16),
-    /// VP8 picture ids that did not follow their predecessor. 0 when the server keeps numbering continuous.
+    /// Frames that followed the one before them by sequence number but not by VP8 picture id. 0 when the server keeps
+    /// numbering continuous; losses on the way do not count.
     pub picture_id_jumps: u64,
 }
 
 /// One received RTP stream.
 #[derive(Debug, Default)]
-pub(crate) struct Receiver {
-    pub(crate) seen: Received,
+pub struct Receiver {
+    /// What came so far.
+    pub seen: Received,
     is_video: bool,
     highest: Option<u16>,
-    last_picture: Option<u16>,
+    /// Last sequence number and picture id of the last whole frame.
+    last_frame: Option<(u16, u16)>,
     /// By RTP timestamp, in order of arrival of their first packets.
     frames: BTreeMap<u32, Frame>,
     order: Vec<u32>,
@@ -60,11 +63,13 @@ struct Frame {
 }
 
 impl Receiver {
-    pub(crate) fn new(is_video: bool) -> Self {
+    /// For audio or video.
+    pub fn new(is_video: bool) -> Self {
         Self { is_video, ..Self::default() }
     }
 
-    pub(crate) fn handle(&mut self, packet: &Packet) {
+    /// Take a packet of the stream.
+    pub fn handle(&mut self, packet: &Packet) {
         self.seen.packets += 1;
         let sequence = packet.header.sequence_number;
         match self.highest {
@@ -122,10 +127,10 @@ impl Receiver {
         let whole: Vec<u8> = parts.flatten().copied().collect();
         let picture = frame.picture;
         frame.packets.clear();
-        self.whole(&whole, picture);
+        self.whole(&whole, first, last, picture);
     }
 
-    fn whole(&mut self, frame: &[u8], picture: Option<u16>) {
+    fn whole(&mut self, frame: &[u8], first: u16, last: u16, picture: Option<u16>) {
         let Some((mark, size)) = content::read_video(frame) else {
             self.seen.wrong += 1;
             return;
@@ -134,10 +139,12 @@ impl Receiver {
             self.seen.key_frames += 1;
             self.seen.size = size;
         }
-        if let (Some(picture), Some(last)) = (picture, self.last_picture) {
-            self.seen.picture_id_jumps += u64::from(picture != (last + 1) & 0x7fff);
+        if let (Some(picture), Some((last_sequence, last_picture))) = (picture, self.last_frame)
+            && first == last_sequence.wrapping_add(1)
+        {
+            self.seen.picture_id_jumps += u64::from(picture != (last_picture + 1) & 0x7fff);
         }
-        self.last_picture = picture.or(self.last_picture);
+        self.last_frame = picture.map(|picture| (last, picture));
         self.note(mark);
     }
 

@@ -20,14 +20,17 @@ const LEVEL: u8 = 0x80 | 30;
 
 /// One RTP stream of a track.
 #[derive(Debug)]
-pub(crate) struct Encoding {
-    pub(crate) ssrc: u32,
-    pub(crate) rid: Option<String>,
-    pub(crate) size: (u16, u16),
+pub struct Encoding {
+    /// Its SSRC.
+    pub ssrc: u32,
+    /// Its rid, in simulcast.
+    pub rid: Option<String>,
+    /// Width and height.
+    pub size: (u16, u16),
     /// Bits per second.
-    pub(crate) bitrate: usize,
+    pub bitrate: usize,
     /// The server wants it (dynacast).
-    pub(crate) enabled: bool,
+    pub enabled: bool,
     sequence: u16,
     number: u32,
     picture: u16,
@@ -36,24 +39,36 @@ pub(crate) struct Encoding {
 
 /// What negotiation decided about a track.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wiring {
-    pub(crate) payload_type: u8,
-    pub(crate) mid: Option<(u8, String)>,
-    pub(crate) rid: Option<u8>,
-    pub(crate) level: Option<u8>,
+pub struct Wiring {
+    /// Payload type of the codec.
+    pub payload_type: u8,
+    /// Header extension id and value of the mid.
+    pub mid: Option<(u8, String)>,
+    /// Header extension id of the rid.
+    pub rid: Option<u8>,
+    /// Header extension id of the audio level.
+    pub level: Option<u8>,
 }
 
 /// One published track.
 #[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) sid: String,
-    pub(crate) cid: String,
-    pub(crate) sender: RTCRtpSenderId,
-    pub(crate) encodings: Vec<Encoding>,
-    pub(crate) wiring: Option<Wiring>,
-    pub(crate) muted: bool,
-    pub(crate) is_video: bool,
-    pub(crate) silent: bool,
+pub struct Source {
+    /// What the server calls it.
+    pub sid: String,
+    /// What the client calls it.
+    pub cid: String,
+    /// Its sender in the peer connection.
+    pub sender: RTCRtpSenderId,
+    /// From the lowest.
+    pub encodings: Vec<Encoding>,
+    /// Nothing is sent before it is known.
+    pub wiring: Option<Wiring>,
+    /// Nothing is sent.
+    pub muted: bool,
+    /// Video rather than audio.
+    pub is_video: bool,
+    /// The audio level says silence.
+    pub silent: bool,
     mark: u64,
     interval: Duration,
     due: Instant,
@@ -62,7 +77,8 @@ pub(crate) struct Source {
 }
 
 impl Encoding {
-    pub(crate) const fn new(ssrc: u32, rid: Option<String>, size: (u16, u16), bitrate: usize) -> Self {
+    /// With everything but its numbering.
+    pub const fn new(ssrc: u32, rid: Option<String>, size: (u16, u16), bitrate: usize) -> Self {
         let sequence = (ssrc >> 16) as u16;
         Self {
             ssrc,
@@ -79,7 +95,8 @@ impl Encoding {
 }
 
 impl Source {
-    pub(crate) fn new(
+    /// `fps` makes it video.
+    pub fn new(
         sid: String,
         cid: String,
         identity: &str,
@@ -111,19 +128,19 @@ impl Source {
     }
 
     /// When the next frame is due; nothing while nothing is to be sent.
-    pub(crate) fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         (self.wiring.is_some() && !self.muted).then_some(self.due)
     }
 
     /// The subscriber side lost its picture.
-    pub(crate) fn want_key_frame(&mut self, ssrc: u32) {
+    pub fn want_key_frame(&mut self, ssrc: u32) {
         for encoding in self.encodings.iter_mut().filter(|e| e.ssrc == ssrc) {
             encoding.key_wanted = true;
         }
     }
 
     /// Turn encodings on and off as the server says, by position. What comes back begins with a key frame.
-    pub(crate) fn enable(&mut self, wanted: impl Fn(usize) -> bool) {
+    pub fn enable(&mut self, wanted: impl Fn(usize) -> bool) {
         for (position, encoding) in self.encodings.iter_mut().enumerate() {
             let enabled = wanted(position);
             encoding.key_wanted |= enabled && !encoding.enabled;
@@ -132,7 +149,7 @@ impl Source {
     }
 
     /// Packets that are due.
-    pub(crate) fn packets(&mut self, now: Instant) -> Vec<Packet> {
+    pub fn packets(&mut self, now: Instant) -> Vec<Packet> {
         let Some(wiring) = self.wiring.clone() else { return Vec::new() };
         let mut packets = Vec::new();
         if now.saturating_duration_since(self.due) > LATE {
