@@ -96,7 +96,10 @@ export class PageParticipant extends Participant {
     this.page = await this.context.newPage();
     await this.page.setViewport(VIEWPORT);
     const say = (text) => this.console.push(`${new Date().toISOString()} ${text}`);
-    this.page.on('console', (message) => say(`${message.type()} ${message.text()}`));
+    // The SDK logs each line twice: once with objects that have no text here, once as text (see page/app.js).
+    this.page.on('console', (message) => {
+      if (!message.text().includes('[object Object]')) say(`${message.type()} ${message.text()}`);
+    });
     this.page.on('pageerror', (error) => say(`page error ${error.stack ?? error}`));
     await this.load();
   }

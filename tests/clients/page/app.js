@@ -255,4 +255,22 @@ const api = {
 
 window.weirTest = api;
 window.addEventListener('unhandledrejection', (event) => console.error(`unhandled ${event.reason?.stack ?? event.reason}`));
+
+// What the SDK says, as text: the console of a headless browser shows objects only by name.
+function asText(value) {
+  const seen = new Set();
+  const plain = (_, inner) => {
+    if (typeof inner === 'bigint') return String(inner);
+    if (typeof inner !== 'object' || inner === null) return inner;
+    if (seen.has(inner) || inner instanceof EventTarget) return undefined;
+    seen.add(inner);
+    return inner instanceof Error ? String(inner.stack ?? inner) : inner;
+  };
+  try {
+    return JSON.stringify(value, plain)?.slice(0, 3000);
+  } catch (error) {
+    return String(error);
+  }
+}
 livekit.setLogLevel('debug');
+livekit.setLogExtension((level, message, context) => console.log(`sdk ${level} ${message} ${asText(context) ?? ''}`));

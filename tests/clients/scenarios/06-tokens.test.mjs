@@ -24,7 +24,8 @@ for (const singlePeerConnection of [true, false]) {
       const page = await stage.open('chromium', 'x');
       const answer = await stage.connect(page, { token: make(stage.weir, stage.room), singlePeerConnection });
       assert.ok(answer.error, `${what} got in`);
-      assert.equal(answer.error.reason, 'NotAllowed', `${what}: ${JSON.stringify(answer.error)}`);
+      // The status is what an application can go by: livekit-client 2.23 wraps the error and changes its reason.
+      assert.ok([401, 403].includes(answer.error.status), `${what}: ${JSON.stringify(answer.error)}`);
       await page.close();
     }
   });
