@@ -68,7 +68,7 @@ class Stage {
   }
 
   async saveEvidence(error) {
-    const folder = join(OUT, FILE, this.name.replace(/[^a-z0-9]+/gi, '-').slice(0, 80));
+    const folder = join(OUT, FILE, this.name.replace(/[^a-z0-9]+/gi, '-').slice(-90));
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, 'error.txt'), `${error.stack}\n`);
