@@ -10,7 +10,7 @@ import { Participant } from './participant.mjs';
 export class PythonParticipant extends Participant {
   static async open(who) {
     const participant = new PythonParticipant({ ...who, kind: 'python' });
-    const env = { ...process.env, RUST_LOG: process.env.WEIR_TEST_PYTHON_LOG ?? 'info', PYTHONDONTWRITEBYTECODE: '1' };
+    const env = { ...process.env, PYTHONDONTWRITEBYTECODE: '1' };
     participant.process = spawn(PYTHON, [join(HERE, 'py', 'participant.py')], { stdio: ['pipe', 'pipe', 'pipe'], env });
     participant.waiting = new Map();
     participant.nextId = 1;

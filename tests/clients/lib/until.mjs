@@ -8,7 +8,7 @@ export class NotYet extends Error {}
 /**
  * Calls `probe` until it returns something other than undefined, null or false; the last reason ends up in the error.
  */
-export async function until(what, limitMs, probe, everyMs = 100) {
+export async function until(what, limitMs, probe, everyMs = 150) {
   const deadline = Date.now() + limitMs;
   let why = 'never looked';
   for (;;) {

@@ -164,6 +164,7 @@ const api = {
   },
 
   resize: ({ identity, source = 'camera', width, height }) => watch.resize(`${identity}/${source}`, width, height),
+  hide: ({ identity, source = 'camera' }) => watch.hide(`${identity}/${source}`),
 
   setSubscribed({ identity, source, wanted }) {
     const publication = room.remoteParticipants.get(identity)?.getTrackPublication(source);
@@ -200,10 +201,13 @@ const api = {
   async sending() {
     const encodings = [];
     for (const [source, { publication }] of local) {
-      for (const line of (await publication.track?.sender?.getStats())?.values() ?? []) {
-        if (line.type !== 'outbound-rtp') continue;
+      const lines = [...((await publication.track?.sender?.getStats())?.values() ?? [])];
+      const pair = lines.find(({ type, nominated }) => type === 'candidate-pair' && nominated);
+      for (const line of lines.filter(({ type }) => type === 'outbound-rtp')) {
         const { rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate } = line;
-        encodings.push({ source, rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate });
+        const limitedBy = line.qualityLimitationReason;
+        const estimate = pair?.availableOutgoingBitrate;
+        encodings.push({ source, rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate, limitedBy, estimate });
       }
     }
     return encodings;

@@ -1,5 +1,6 @@
 // Watches the remote tracks of a room the way a user would: what picture does each video show and how old is it, how
-// loud is each sender's tone. Keeps a few seconds of history per track; judging it is the business of the test.
+// loud is each sender's tone. Keeps a few seconds of history per track, as [time, age in ms] or [time, dB]; judging it is
+// the business of the test.
 
 import { Reader, ageOf } from './picture.js';
 import { Ear } from './tone.js';
@@ -56,7 +57,9 @@ export class Watch {
       entry.reads = (entry.reads ?? 0) + 1;
       if (!picture) continue;
       entry.good = (entry.good ?? 0) + 1;
-      entry.picture = { ...picture, age: ageOf(picture.counter, now), readAt: now };
+      entry.picture = { ...picture, readAt: now };
+      entry.samples.push([now, ageOf(picture.counter, now)]);
+      if (entry.samples.length > KEEP) entry.samples.shift();
     }
   }
 
@@ -88,7 +91,11 @@ export class Watch {
   resize(key, width, height) {
     const entry = this.tracks.get(key);
     if (!entry?.tile) throw new Error(`no video of ${key} to resize`);
-    Object.assign(entry.element.style, { width: `${width}px`, height: `${height}px` });
+    Object.assign(entry.element.style, { display: 'block', width: `${width}px`, height: `${height}px` });
+  }
+
+  hide(key) {
+    this.tracks.get(key).element.style.display = 'none';
   }
 
   stop() {

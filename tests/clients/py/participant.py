@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -63,8 +64,11 @@ class Watched:
             self.report.update(width=frame.width, height=frame.height)
             self.report["reads"] += 1
             if found := picture.read(image):
+                now = now_ms()
                 self.report["good"] += 1
-                self.report["picture"] = {**found, "readAt": now_ms()}
+                self.report["picture"] = {**found, "readAt": now}
+                age = picture.age_of(found["counter"], now)
+                self.report["samples"] = [*self.report["samples"][1 - KEEP :], [now, age]]
 
     async def hear(self, sender: int) -> None:
         ear = tone.Ear(sender)
@@ -323,7 +327,7 @@ class Participant:
 
 
 async def main() -> None:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=os.environ.get("WEIR_TEST_PYTHON_LOG", "INFO").upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     participant = Participant()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
@@ -332,7 +336,8 @@ async def main() -> None:
     async def serve(call: dict) -> None:
         answer = {"id": call["id"]}
         try:
-            answer["result"] = await getattr(participant, f"do_{call['method']}")(**(call.get("args") or {}))
+            method, args = getattr(participant, f"do_{call['method']}"), call.get("args")
+            answer["result"] = await (method(**args) if isinstance(args, dict) else method(*([args] if args is not None else [])))
         except Exception as error:  # the test decides what an error means
             log.exception("%s failed", call["method"])
             answer["error"] = f"{type(error).__name__}: {error}"

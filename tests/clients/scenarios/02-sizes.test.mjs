@@ -42,7 +42,7 @@ inBothModes('a smaller tile arrives smaller, a larger one larger, a hidden one n
     await ben.resize({ identity: anna.identity, width: tile, height: (tile * 9) / 16 });
     await arrivesAt(ben, anna, arrives);
   }
-  await ben.resize({ identity: anna.identity, width: 0, height: 0 });
+  await ben.hide({ identity: anna.identity });
   await seesNothingNew(ben, anna, { limitMs: 12_000 });
   await ben.resize({ identity: anna.identity, width: 160, height: 90 });
   await arrivesAt(ben, anna, 320);
