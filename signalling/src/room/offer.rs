@@ -127,7 +127,7 @@ impl Room {
         let waiting = self.waiting(id);
         let max_sections = self.config.limits.sections;
         let Some(participant) = self.participants.get_mut(&id) else { return };
-        let reuse = !participant.is_safari();
+        let reuse = participant.reuses_sections();
         let Some(subscriber) = &mut participant.subscriber else { return };
         for downtrack in waiting.into_iter().flatten() {
             let Some(entry) = self.downtracks.get_mut(&downtrack) else { continue };

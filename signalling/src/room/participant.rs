@@ -140,6 +140,12 @@ impl Participant {
         self.client.browser.eq_ignore_ascii_case("safari")
     }
 
+    /// Whether a section of the subscriber's peer connection may carry one track after the other. Native SDKs name a track
+    /// by the ids of the section's first one, Safari does not revive a stopped section.
+    pub(super) fn reuses_sections(&self) -> bool {
+        self.client.sdk() == proto::client_info::Sdk::Js && !self.is_safari()
+    }
+
     pub(super) fn is_firefox_on_linux_or_android(&self) -> bool {
         let os = self.client.os.as_str();
         self.is_firefox() && ["linux", "android"].iter().any(|known| known.eq_ignore_ascii_case(os))

@@ -160,10 +160,13 @@ fn send<'a>(
         }
         codec.rtx = codec.rtx.filter(|_| plan.rtx_ssrc.is_some());
     }
-    let extensions = send_extensions(kind, &usable(&section.extensions, allow_mixed), local.bandwidth);
+    let offered = usable(&section.extensions, allow_mixed);
+    let extensions = send_extensions(kind, &offered, local.bandwidth);
     let negotiated =
         NegotiatedSection { direction: Direction::SendOnly, ..with_feedback(blank(section), &codecs, &extensions) };
-    Written { negotiated, codecs, extensions, send: Some(plan) }
+    // Written are all we know, though we send only some: libwebrtc takes what its receiving sections were answered with
+    // as the extensions of its next offers, and refuses its own simulcast offer when mid and rid are missing there.
+    Written { negotiated, codecs, extensions: receive_extensions(kind, &offered), send: Some(plan) }
 }
 
 /// Fills in what codecs, feedback and extensions amount to.
