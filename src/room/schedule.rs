@@ -76,8 +76,9 @@ impl Room {
                 Self::update_waits(track, &self.downtracks);
             }
             let rtt = track.rtt;
-            for (requester, spatial) in track.keyframes.iter_mut().zip(0u8..) {
-                if requester.poll(now, rtt) {
+            for ((requester, layer), spatial) in track.keyframes.iter_mut().zip(&track.layers).zip(0u8..) {
+                // Nobody can be asked for an encoding that has never been heard of; it begins with a key frame.
+                if layer.packets > 0 && requester.poll(now, rtt) {
                     self.keyframe_requests.push((key, spatial));
                 }
             }

@@ -294,3 +294,16 @@ fn reports_the_first_packet_of_a_track_once() {
     let started = bench.events.iter().filter(|e| matches!(e, Event::TrackStarted { track: TrackId(3) })).count();
     assert_eq!(started, 1);
 }
+
+#[test]
+fn a_still_screen_is_asked_for_the_encoding_it_has() {
+    let mut bench = Bench::new(2);
+    bench.room.tracks[bench.track].screen_share = true;
+    bench.offer(Frame { key: true, ..FRAME }).unwrap();
+    bench.pass(Duration::from_secs(20));
+    bench.requests();
+    bench.room.set_demand(bench.now, bench.downtrack, Demand { enabled: false, ..demand(2) });
+    bench.room.set_demand(bench.now, bench.downtrack, demand(2));
+    assert_eq!(bench.room.downtracks[bench.downtrack].wanted(), Some(0));
+    assert_eq!(bench.requests(), [0]);
+}

@@ -14,6 +14,9 @@ use crate::room::speaker::Meter;
 use crate::room::{DowntrackKey, MAX_SPATIAL, ParticipantKey};
 use crate::transport::rx::SenderClock;
 
+/// Encodings whose last packets lie no further apart than this fell silent together.
+const SAME_TIME: Duration = Duration::from_secs(2);
+
 /// A published track.
 #[derive(Debug)]
 pub struct Track {
@@ -100,13 +103,22 @@ impl Track {
         Observed { first: !core::mem::replace(&mut self.started, true), began }
     }
 
-    /// The encoding that serves `target` best: the highest flowing one up to it, else the lowest flowing one above it,
-    /// else (nothing flows) the target itself.
+    /// The encoding that serves `target` best: the highest flowing one up to it, else the lowest flowing one above it.
+    /// Where nothing flows (a screen stands still) those count that were the last to; before any packet the target.
     pub fn best_encoding(&self, target: u8) -> u8 {
-        let flows = |s: &u8| self.layers.get(usize::from(*s)).is_some_and(Layer::is_flowing);
         let top = self.top();
         let target = target.min(top);
-        (0..=target).rev().find(flows).or_else(|| (target..=top).find(flows)).unwrap_or(target)
+        let pick = |of: &dyn Fn(&Layer) -> bool| {
+            let fits = |s: &u8| self.layers.get(usize::from(*s)).is_some_and(of);
+            (0..=target).rev().find(fits).or_else(|| (target..=top).find(fits))
+        };
+        let latest = self.layers.iter().filter_map(Layer::last_packet).max();
+        pick(&Layer::is_flowing)
+            .or_else(|| {
+                let recent = latest?.before(SAME_TIME);
+                pick(&|layer| layer.last_packet().is_some_and(|at| at >= recent))
+            })
+            .unwrap_or(target)
     }
 
     /// The highest spatial layer negotiated.
@@ -136,6 +148,7 @@ impl Track {
         if self.muted || self.kind == MediaKind::Audio {
             return None;
         }
-        self.keyframes.iter().filter_map(|requester| requester.due(self.rtt)).min()
+        let seen = self.keyframes.iter().zip(&self.layers).filter(|(_, layer)| layer.packets > 0);
+        seen.filter_map(|(requester, _)| requester.due(self.rtt)).min()
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Packets carry mid and rid until the first report has arrived at the publisher, so later ones find the SSRC bound.
 
-use crate::base::{DropReason, MediaKind, Ssrc, TrackId};
+use core::time::Duration;
+
+use crate::base::{DropReason, Instant, MediaKind, Ssrc, TrackId};
 use crate::rtp::ext;
 use crate::rtp::packet::PacketView;
 use crate::shard::Shard;
@@ -15,6 +17,9 @@ use crate::transport::rx::{self, RxStream};
 /// SSRCs a transport may have bound at once, over what its tracks need; beyond, the sender invents them.
 const MAX_BOUND: usize = 256;
 
+/// See [`Shard::is_silent`].
+const SILENCE: Duration = Duration::from_millis(200);
+
 /// What a packet turned out to be.
 struct Found {
     track: TrackId,
@@ -24,7 +29,7 @@ struct Found {
 
 impl Shard {
     /// Bind the SSRC of `view`, or say that nobody takes it.
-    pub(super) fn bind(&mut self, key: TransportKey, view: &PacketView<'_>) -> Result<Bound, DropReason> {
+    pub(super) fn bind(&mut self, now: Instant, key: TransportKey, view: &PacketView<'_>) -> Result<Bound, DropReason> {
         let line = self.lines.get(key).ok_or(DropReason::Bug)?;
         if line.received.len() >= MAX_BOUND {
             return Err(DropReason::Full);
@@ -51,10 +56,10 @@ impl Shard {
                 if candidates.next().is_some() { None } else { by_names(id, publication, view, rid, repaired) }
             })
             .ok_or(DropReason::UnknownSsrc)?;
-        self.attach(key, view.ssrc(), &found)
+        self.attach(now, key, view.ssrc(), &found)
     }
 
-    fn attach(&mut self, key: TransportKey, ssrc: Ssrc, found: &Found) -> Result<Bound, DropReason> {
+    fn attach(&mut self, now: Instant, key: TransportKey, ssrc: Ssrc, found: &Found) -> Result<Bound, DropReason> {
         let publication = self.publications.get_mut(&found.track).ok_or(DropReason::Bug)?;
         let slot = publication.streams.get_mut(found.encoding).ok_or(DropReason::Bug)?;
         if found.rtx {
@@ -66,6 +71,10 @@ impl Shard {
             line.bind(bound);
             return Ok(bound);
         }
+        if slot.is_some() && !self.is_silent(now, found) {
+            return Err(DropReason::UnknownSsrc);
+        }
+        let publication = self.publications.get_mut(&found.track).ok_or(DropReason::Bug)?;
         let limits = &self.config.limits;
         let stream = new_stream(publication, ssrc, found.encoding, limits)?;
         let stream = self.streams.insert(stream);
@@ -80,6 +89,15 @@ impl Shard {
         let bound = Bound { ssrc, stream, rtx: false };
         line.bind(bound);
         Ok(bound)
+    }
+
+    /// Whether an encoding has been silent long enough to believe that it goes on under another SSRC. Every change costs
+    /// a history: an SSRC per packet must not.
+    fn is_silent(&self, now: Instant, found: &Found) -> bool {
+        let Some(publication) = self.publications.get(&found.track) else { return false };
+        let track = self.rooms.get(publication.room).and_then(|(room, _)| room.tracks.get(publication.track));
+        let last = track.and_then(|track| track.layers.get(found.encoding)?.last_packet());
+        last.is_none_or(|at| now.since(at) >= SILENCE)
     }
 
     /// Forget the received streams of a track.

@@ -39,7 +39,7 @@ impl Shard {
         }
         let bound = match line.bound(view.ssrc()) {
             Some(bound) => bound,
-            None => self.bind(key, &view)?,
+            None => self.bind(now, key, &view)?,
         };
         self.take_in(now, key, bound, &view, packet.len(), out)
     }

@@ -171,7 +171,7 @@ fn forwards_sound_to_every_subscriber_with_its_own_numbers() {
             assert_eq!(view.payload_type(), PayloadType(63));
             assert_eq!(view.payload(), [0x78, n as u8]);
             if to == 2 {
-                let start = *first.get_or_insert(view.sequence());
+                let start = *first.get_or_insert_with(|| view.sequence());
                 assert_eq!(view.sequence(), start.wrapping_add(n));
             }
         }
@@ -322,4 +322,123 @@ fn reports_soon_after_the_first_packet_and_once_a_second() {
     assert_eq!(reports(&bench.pass(Duration::from_millis(50))), (1, 0));
     let (sr, rr) = reports(&bench.pass(Duration::from_secs(10)));
     assert!((9..=11).contains(&sr) && (9..=11).contains(&rr), "{sr} {rr}");
+}
+
+/// An RTP packet with one-byte header extensions.
+fn rtp_named(payload_type: PayloadType, seq: u16, ssrc: u32, names: &[(u8, &str)], payload: &[u8]) -> Vec<u8> {
+    let mut packet = rtp(payload_type, seq, 3000, ssrc, true, &[]);
+    packet[0] |= 0x10;
+    let mut block = Vec::new();
+    for (id, name) in names {
+        block.push((id << 4) | (name.len() as u8 - 1));
+        block.extend_from_slice(name.as_bytes());
+    }
+    block.resize(block.len().next_multiple_of(4), 0);
+    packet.extend_from_slice(&[0xbe, 0xde, 0, (block.len() / 4) as u8]);
+    packet.extend_from_slice(&block);
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// Three encodings known by rid only, as browsers publish.
+fn simulcast() -> TrackParams {
+    let encoding = |rid: &str| EncodingParams { rid: Some(rid.to_owned()), ssrc: None, rtx_ssrc: None };
+    let ids = ExtensionIds { mid: Some(4), rid: Some(10), repaired_rid: Some(11), ..ExtensionIds::default() };
+    TrackParams {
+        mid: "1".to_owned(),
+        encodings: ["q", "h", "f"].map(encoding).to_vec(),
+        extensions: ids,
+        ..track(MediaKind::Video, 0)
+    }
+}
+
+#[test]
+fn finds_encodings_by_mid_and_rid_and_their_retransmissions_by_repaired_rid() {
+    let mut bench = Bench::new(2);
+    bench.publish(1, 10, simulcast());
+    bench.subscribe(2, 10, 20, 9000);
+    let key = vp8(true, true, 1, b"key");
+    bench.send(1, &rtp_named(VP8, 1, 700, &[(4, "1"), (10, "q")], &key));
+    bench.send(1, &rtp_named(VP8, 1, 702, &[(4, "1"), (10, "f")], &key));
+    bench.send(1, &rtp(VP8, 3, 9000, 702, true, &vp8(false, true, 3, b"no names any more")));
+    assert_eq!(rtp_to(&bench.take(), 2).len(), 3);
+    let mut lost = 2u16.to_be_bytes().to_vec();
+    lost.extend(vp8(false, true, 2, b"lost"));
+    bench.send(1, &rtp_named(VP8_RTX, 50, 712, &[(4, "1"), (11, "f")], &lost));
+    let sent = bench.take();
+    let late = PacketView::parse(rtp_to(&sent, 2)[0]).unwrap();
+    assert_eq!(late.payload()[6..], vp8(false, true, 2, b"lost")[6..]);
+    for (names, reason) in [
+        (&[(4, "9"), (10, "q")][..], DropReason::UnknownSsrc),
+        (&[(4, "1"), (10, "x")][..], DropReason::UnknownSsrc),
+        (&[(4, "1")][..], DropReason::UnknownSsrc),
+    ] {
+        let before = bench.shard.stats().dropped.of(reason);
+        bench.send(1, &rtp_named(VP8, 1, 799, names, &key));
+        assert_eq!(bench.shard.stats().dropped.of(reason), before + 1, "{names:?}");
+    }
+    bench.assert_conserved();
+}
+
+#[test]
+fn an_encoding_may_change_its_ssrc_but_not_with_every_packet() {
+    let mut bench = Bench::new(2);
+    bench.publish(1, 10, simulcast());
+    bench.subscribe(2, 10, 20, 9000);
+    let names = [(4, "1"), (10, "q")];
+    bench.send(1, &rtp_named(VP8, 1, 700, &names, &vp8(true, true, 1, b"key")));
+    let sent = bench.take();
+    let first = PacketView::parse(rtp_to(&sent, 2)[0]).unwrap().sequence();
+    bench.send(1, &rtp_named(VP8, 1, 701, &names, &vp8(true, true, 1, b"key")));
+    assert!(rtp_to(&bench.take(), 2).is_empty());
+    bench.now = bench.now + Duration::from_millis(300);
+    bench.send(1, &rtp_named(VP8, 60_000, 702, &names, &vp8(true, true, 9, b"key")));
+    let sent = bench.take();
+    assert_eq!(PacketView::parse(rtp_to(&sent, 2)[0]).unwrap().sequence(), first + 1);
+}
+
+#[test]
+fn messages_are_handed_up_and_out() {
+    let mut bench = Bench::new(3);
+    bench.send(1, &[20, 0, b'h', b'i']);
+    let data = bench.out.events.iter().find_map(|event| match event {
+        Event::Data { transport: TransportId(1), channel: command::DataChannel::Reliable, payload } => {
+            Some(payload.clone())
+        }
+        _ => None,
+    });
+    assert_eq!(data.as_deref(), Some(&b"hi"[..]));
+    let transports = vec![TransportId(2), TransportId(3), TransportId(99)];
+    let payload = bytes::Bytes::from_static(b"hi");
+    bench.command(Command::SendData { transports, channel: command::DataChannel::Lossy, payload });
+    let sent = bench.take();
+    assert_eq!(sent, [(route(2), vec![20, 1, b'h', b'i']), (route(3), vec![20, 1, b'h', b'i'])]);
+}
+
+#[test]
+fn limits_hold_and_what_is_refused_disturbs_nobody() {
+    let mut config = ShardConfig::default();
+    config.limits.rooms = 1;
+    config.limits.participants_per_room = 2;
+    config.limits.tracks_per_participant = 1;
+    config.limits.downtracks_per_participant = 1;
+    let mut bench = Bench::new(0);
+    bench.shard = Shard::new(config, 1);
+    for n in 1..4 {
+        bench.command(Command::AddRoom { room: RoomId(n) });
+        bench.command(Command::AddParticipant { room: ROOM, participant: ParticipantId(n) });
+        for t in 0..4 {
+            let (participant, transport) = (ParticipantId(n), TransportId(n * 10 + t));
+            bench.shard.add_plain_transport(bench.now, participant, transport, route(n * 10 + t), &mut bench.out);
+        }
+    }
+    bench.publish(10, 1, track(MediaKind::Audio, 500));
+    bench.publish(10, 2, track(MediaKind::Audio, 600));
+    bench.subscribe(20, 1, 1, 9000);
+    bench.subscribe(20, 1, 2, 9100);
+    let stats = bench.shard.stats();
+    let sizes = (stats.rooms, stats.participants, stats.transports, stats.tracks, stats.downtracks);
+    assert_eq!(sizes, (1, 2, 4, 1, 1));
+    bench.send(10, &rtp(OPUS, 1, 960, 500, false, &[1]));
+    assert_eq!(rtp_to(&bench.take(), 20).len(), 1);
 }
