@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use signalling::media::{
     ParticipantId, TrackId, TrackParams, TransportId, TransportParams,
 };
 use signalling::sdp::{self, AnswerSection, Description, Direction, LocalTransport, NegotiatedSection, SendPlan};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 use weir::control::bridge;
 use weir::mailbox::{MediaLink, Report, ThreadStats, ufrag_prefix};
 use weir::media::clock::Clock;
@@ -39,6 +41,8 @@ struct Server {
 struct Far {
     peer: Peer,
     number: u64,
+    /// UDP port of the far end's own that leads to the server over ICE-TCP.
+    relay: Option<u16>,
     sources: Vec<Source>,
     receivers: BTreeMap<u32, Receiver>,
     channels: usize,
@@ -54,7 +58,7 @@ impl Server {
             threads: 1,
             bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             udp_port: 0,
-            tcp: vec![],
+            tcp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)],
             shard: ShardConfig { identity: Some(identity), ..Default::default() },
         };
         let (threads, link) = MediaThreads::start(config, clock).unwrap();
@@ -85,7 +89,7 @@ impl Server {
             ufrag: format!("{prefix}far{}", far.number),
             pwd: format!("abcdefghijklmnopqrstuvwx{}", far.number),
         };
-        let port = self.link.threads[0].udp[0].port();
+        let port = far.relay.unwrap_or_else(|| self.link.threads[0].udp[0].port());
         let local = LocalTransport {
             session_id: 1,
             session_version: 1,
@@ -148,7 +152,7 @@ impl Far {
     async fn new(number: u64) -> Self {
         let mut peer = Peer::new().await.unwrap();
         peer.open_channels().unwrap();
-        Self { peer, number, sources: vec![], receivers: BTreeMap::new(), channels: 0, messages: vec![] }
+        Self { peer, number, relay: None, sources: vec![], receivers: BTreeMap::new(), channels: 0, messages: vec![] }
     }
 
     fn publish(&mut self, cid: &str, encodings: Vec<Encoding>, fps: Option<u32>) {
@@ -219,8 +223,52 @@ async fn talk(server: &mut Server, fars: &mut [Far], what: &str, mut done: impl 
 
 /// Alice publishes a voice, a single video and a simulcast one; Bob takes them all.
 async fn a_call() -> (Server, [Far; 2]) {
+    a_call_over(false).await
+}
+
+/// Datagrams of a far end, framed (RFC 4571) on a connection to `server`: ICE-TCP for a client that speaks UDP only. Gives
+/// the port to send to.
+async fn relay_to(server: SocketAddr) -> u16 {
+    let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = near.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut stream = TcpStream::connect(server).await.unwrap();
+        let (mut from_server, mut to_server) = stream.split();
+        let (mut datagram, mut frame) = ([0; 2_048], Vec::new());
+        let (mut buffer, mut client) = ([0; 4_096], None);
+        loop {
+            tokio::select! {
+                received = near.recv_from(&mut datagram) => {
+                    let (length, from) = received.unwrap();
+                    client = Some(from);
+                    to_server.write_all(&u16::try_from(length).unwrap().to_be_bytes()).await.unwrap();
+                    to_server.write_all(&datagram[..length]).await.unwrap();
+                }
+                read = from_server.read(&mut buffer) => {
+                    match read {
+                        Ok(0) | Err(_) => return,
+                        Ok(read) => frame.extend_from_slice(&buffer[..read]),
+                    }
+                    while let Some((length, rest)) = frame.split_first_chunk::<2>() {
+                        let length = usize::from(u16::from_be_bytes(*length));
+                        let Some(whole) = rest.get(..length) else { break };
+                        near.send_to(whole, client.unwrap()).await.unwrap();
+                        frame.drain(..2 + length);
+                    }
+                }
+            }
+        }
+    });
+    port
+}
+
+async fn a_call_over(tcp: bool) -> (Server, [Far; 2]) {
     let server = Server::start();
     let (mut alice, mut bob) = (Far::new(1).await, Far::new(2).await);
+    if tcp {
+        alice.relay = Some(relay_to(server.link.tcp[0]).await);
+        bob.relay = Some(relay_to(server.link.tcp[0]).await);
+    }
     alice.publish("mic", vec![Encoding::new(0xaaa1, None, (0, 0), 0)], None);
     alice.publish("cam", vec![Encoding::new(0xaaa2, None, (320, 180), 300_000)], Some(30));
     let layer = |(rid, n, width, height): (&str, u32, u16, u16)| {
@@ -308,6 +356,19 @@ async fn every_frame_arrives_bit_for_bit_and_layers_follow_the_demand() {
     let before = fars[1].received(2).frames;
     talk(&mut server, &mut fars, "the track again", |_, fars| fars[1].received(2).frames > before + 20).await;
     assert_whole(&fars[1]);
+}
+
+#[tokio::test]
+async fn a_call_runs_over_tcp_where_udp_is_closed() {
+    let (mut server, mut fars) = a_call_over(true).await;
+    talk(&mut server, &mut fars, "frames of all tracks", |server, fars| {
+        let connections = server.stats.as_ref().map(|stats| stats.tcp_connections);
+        (0..3).all(|track| fars[1].received(track).frames > 50) && connections == Some(2)
+    })
+    .await;
+    assert_whole(&fars[1]);
+    let stats = server.stats.unwrap();
+    assert_eq!((stats.datagrams_received, stats.tcp_full), (0, 0));
 }
 
 #[tokio::test]

@@ -45,12 +45,12 @@ impl Node {
     }
 
     async fn join_as(&self, identity: &str, options: Options) -> Client {
-        join(&self.url, identity, options).await
+        join(&self.url, DEV_SECRET, identity, options).await
     }
 }
 
-async fn join(url: &str, identity: &str, options: Options) -> Client {
-    let token = token::join_token(DEV_KEY, DEV_SECRET, identity, "room").unwrap();
+async fn join(url: &str, secret: &str, identity: &str, options: Options) -> Client {
+    let token = token::join_token(DEV_KEY, secret, identity, "room").unwrap();
     let mut client = Client::connect(url, &token, options).await.unwrap();
     client.wait(PATIENCE, |event| matches!(event, Event::Connected).then_some(())).await.expect("media");
     client
@@ -404,4 +404,54 @@ async fn a_stopping_node_tells_everybody_to_reconnect() {
     let token = token::join_token(DEV_KEY, DEV_SECRET, "late", "room").unwrap();
     assert!(Client::connect(&node.url, &token, Options::default()).await.is_err(), "no new joins");
     tokio::task::block_in_place(|| drop(node));
+}
+
+/// The program itself, ended when dropped.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_program_takes_its_leave_and_ends_well() {
+    const SECRET: &str = "a secret of more than thirty-two bytes";
+    let port = free_port();
+    let file = std::env::temp_dir().join(format!("weir-server-test-{}.yaml", std::process::id()));
+    let media = free_port();
+    let text = format!(
+        "port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{ {DEV_KEY}: {SECRET} }}\n\
+         rtc: {{ udp_port: {media}, tcp_port: 0, node_ip: 127.0.0.1, enable_loopback_candidate: true, \
+         media_threads: 1 }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+    let mut program = Program(command.args(["serve", "--config"]).arg(&file).spawn().unwrap());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        assert!(program.0.try_wait().unwrap().is_none(), "it did not start");
+        assert!(tokio::time::Instant::now() < deadline, "it does not listen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    std::fs::remove_file(&file).unwrap();
+    let mut alice = join(&format!("ws://127.0.0.1:{port}"), SECRET, "alice", Options::default()).await;
+    let kill = std::process::Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(leave_of(&mut alice).await.action, Action::Reconnect as i32);
+    drop(alice);
+    let ended = loop {
+        if let Some(status) = program.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(ended.success(), "{ended}");
 }

@@ -65,7 +65,7 @@ struct Requested {
 /// What the loop woke up for.
 enum Wake {
     Ask(Option<Ask>),
-    Signal(Option<Response>),
+    Signal(Option<Box<Response>>),
     Publisher,
     Subscriber,
     Ping,
@@ -133,7 +133,7 @@ impl Participant {
             match self.wake().await {
                 Wake::Ask(None) => return,
                 Wake::Ask(Some(ask)) => self.obey(ask).await,
-                Wake::Signal(Some(message)) => self.hear(message).await,
+                Wake::Signal(Some(message)) => self.hear(*message).await,
                 Wake::Signal(None) => {
                     self.signal = None;
                     self.tell(Event::SignalLost);
@@ -175,7 +175,7 @@ impl Participant {
         tokio::select! {
             biased;
             ask = asks.recv() => Wake::Ask(ask),
-            message = hear => Wake::Signal(message),
+            message = hear => Wake::Signal(message.map(Box::new)),
             _ = ping.tick() => Wake::Ping,
             _ = published.readable() => Wake::Publisher,
             _ = subscribed => Wake::Subscriber,

@@ -393,7 +393,6 @@ fn opus() -> RTCRtpCodecParameters {
             rtcp_feedback: vec![],
         },
         payload_type: 111,
-        ..Default::default()
     }
 }
 
@@ -408,7 +407,6 @@ fn vp8() -> RTCRtpCodecParameters {
             rtcp_feedback: vec![feedback("ccm", "fir"), feedback("nack", ""), feedback("nack", "pli")],
         },
         payload_type: 96,
-        ..Default::default()
     }
 }
 

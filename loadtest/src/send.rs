@@ -166,7 +166,6 @@ impl Source {
     }
 
     fn frame(&mut self, layer: usize, wiring: &Wiring, into: &mut Vec<Packet>) {
-        let per_second = 1.0 / self.interval.as_secs_f64();
         let Some(encoding) = self.encodings.get_mut(layer) else { return };
         if !encoding.enabled {
             return;
@@ -200,7 +199,8 @@ impl Source {
         }
         let key = encoding.key_wanted;
         encoding.key_wanted = false;
-        let mut length = (encoding.bitrate as f64 / 8.0 / per_second) as usize;
+        let millis = usize::try_from(self.interval.as_millis()).unwrap_or(0);
+        let mut length = encoding.bitrate * millis / 8_000;
         if key {
             length *= KEY_FACTOR;
         }

@@ -38,7 +38,7 @@ impl Inbox {
     }
 
     /// The next thing to do, or nothing for now. Never waits.
-    pub fn next(&mut self) -> Option<Order> {
+    pub fn take(&mut self) -> Option<Order> {
         if let Some((ticket, removal)) = self.shared.removals.pop() {
             // Nothing is before it when no command waits: then once is enough.
             if self.held.is_some() || !self.shared.commands.is_empty() {

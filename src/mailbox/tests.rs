@@ -17,7 +17,7 @@ fn mailbox() -> (Mailbox, Inbox, Poll) {
 /// The orders that wait, in short.
 fn drain(inbox: &mut Inbox) -> Vec<String> {
     let mut seen = Vec::new();
-    while let Some(order) = inbox.next() {
+    while let Some(order) = inbox.take() {
         seen.push(match order {
             Order::Command(Command::AddParticipant { participant, .. }) => format!("+{}", participant.0),
             Order::Command(Command::RemoveParticipant { participant }) => format!("-{}", participant.0),

@@ -215,7 +215,7 @@ impl Connection {
         loop {
             while left > 0 {
                 match self.frames.next() {
-                    Ok(Some(frame)) if frame.is_empty() => {}
+                    Ok(Some([])) => {}
                     Ok(Some(frame)) => take(frame),
                     Ok(None) => break,
                     Err(frame::TooLarge) => return Reading::Ended,

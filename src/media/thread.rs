@@ -154,7 +154,7 @@ impl MediaThread {
     /// Commands come before packets, so that what was sent by somebody removed in the same turn is not forwarded.
     fn obey(&mut self, now: Instant, shard: &mut Shard) {
         for _ in 0..ORDERS_PER_TURN {
-            match self.inbox.next() {
+            match self.inbox.take() {
                 Some(Order::Command(command)) => shard.handle_command(now, command, &mut self.outbox),
                 Some(Order::Connection(handed)) => {
                     let first = self.first_tcp();
