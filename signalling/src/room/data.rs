@@ -116,7 +116,8 @@ impl Room {
         payload: Bytes,
     ) {
         let bytes = payload.len();
-        let Some(id) = self.transports.get(&transport).copied() else { return };
+        let is_open = self.leg_mut(transport).is_some();
+        let Some(id) = self.transports.get(&transport).copied().filter(|_| is_open) else { return };
         let copies = match channel {
             DataChannel::DataTrack => self.forward_data_track(cx, id, &payload),
             DataChannel::Reliable => self.forward_packet(cx, id, Kind::Reliable, &payload),

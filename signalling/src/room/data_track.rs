@@ -52,7 +52,7 @@ impl Room {
         request: proto::PublishDataTrackRequest,
     ) {
         if let Err((reason, message)) = self.publish_data_track(cx, id, &request) {
-            self.refuse(cx, id, 0, reason, message, Some(Request::PublishDataTrack(request)));
+            self.respond(cx, id, 0, reason, message, Some(Request::PublishDataTrack(request)));
         }
     }
 
@@ -109,7 +109,7 @@ impl Room {
         let handle = u16::try_from(request.pub_handle).unwrap_or(0);
         let Some(track) = participant.and_then(|participant| participant.data_tracks.remove(&handle)) else {
             let request = Some(Request::UnpublishDataTrack(request));
-            self.refuse(cx, id, 0, Reason::InvalidHandle, "no such data track", request);
+            self.respond(cx, id, 0, Reason::InvalidHandle, "no such data track", request);
             return;
         };
         self.handles.release(track.handle, &track.info.sid);

@@ -17,6 +17,9 @@ use super::{Room, Task, Timer};
 use crate::media::{MediaCommand, ParticipantId, TransportParams};
 use crate::sdp::LocalTransport;
 
+/// Capabilities of a client that are shown to others.
+const MAX_CAPABILITIES: usize = 32;
+
 /// The protocol version this server speaks.
 pub(super) const PROTOCOL: i32 = 17;
 
@@ -43,7 +46,8 @@ impl Room {
     fn check_join(&self, request: &JoinRequest) -> Result<(), Refusal> {
         let limits = &self.config.limits;
         let grants = &request.grants;
-        if self.lifetime.draining {
+        // A resume is sent round instead: a refused one would be tried again and again as a resume.
+        if self.lifetime.draining && !request.reconnect {
             return Err(Refusal::Unavailable("the server is stopping"));
         }
         if !grants.room_join {
@@ -70,6 +74,7 @@ impl Room {
     }
 
     fn admit(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, mut request: JoinRequest, urgent: bool) {
+        request.client.capabilities.truncate(MAX_CAPABILITIES);
         let add_tracks = std::mem::take(&mut request.add_tracks);
         let offer = request.publisher_offer.take();
         let participant = self.make_participant(cx, connection, request);
@@ -112,7 +117,7 @@ impl Room {
         }
         grants.attributes.extend(request.attributes.into_iter().filter(|(_, value)| !value.is_empty()));
         let subscriber = (request.generation == Generation::V0).then(|| Subscriber {
-            leg: self.make_leg(),
+            leg: Leg { open: true, ..self.make_leg() },
             slots: Vec::new(),
             next_offer: self.ids.first_offer_id(),
             outstanding: None,
@@ -211,7 +216,7 @@ impl Room {
             ping_timeout: seconds(self.config.ping_timeout),
             server_info: Some(self.server_info()),
             sif_trailer: self.sif_trailer.clone(),
-            enabled_publish_codecs: self.enabled_codecs(),
+            enabled_publish_codecs: self.enabled_publish_codecs(),
             fast_publish: participant.grants.can_publish,
             ..Default::default()
         };

@@ -86,6 +86,11 @@ impl Room {
         self.config.enabled_codecs.iter().map(codec).collect()
     }
 
+    /// The same for publishers, to whom retransmission is no codec.
+    pub(super) fn enabled_publish_codecs(&self) -> Vec<proto::Codec> {
+        self.enabled_codecs().into_iter().filter(|codec| !codec.mime.ends_with("/rtx")).collect()
+    }
+
     /// Somebody came or went, or started or stopped publishing.
     pub(super) fn counts_changed(&mut self, cx: &mut Cx<'_>) {
         self.timers.set_if_idle(Timer::Counts, cx.after(COUNTS_INTERVAL));
@@ -122,6 +127,9 @@ impl Room {
 
     pub(super) fn handle_after_end(&self, cx: &mut Cx<'_>, input: Input) {
         match input {
+            Input::Join { connection, request } if request.reconnect => {
+                self.refuse_resume(cx, connection, &request);
+            }
             Input::Join { connection, .. } => {
                 cx.push(Output::Refuse { connection, refusal: Refusal::Unavailable("the room has just ended") });
             }

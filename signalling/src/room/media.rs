@@ -16,10 +16,9 @@ impl Room {
         match event {
             MediaEvent::TransportConnected { transport } => self.transport_connected(cx, transport),
             MediaEvent::TransportFailed { transport, closed_by_peer, .. } => {
-                if let Some(leg) = self.leg_mut(transport) {
-                    leg.dead = true;
-                    leg.channels = false;
-                }
+                let Some(leg) = self.leg_mut(transport) else { return };
+                leg.dead = true;
+                leg.channels = false;
                 if let Some(id) = self.transports.get(&transport).copied() {
                     self.media_failed(cx, id, closed_by_peer);
                 }
@@ -37,13 +36,13 @@ impl Room {
         }
     }
 
+    /// A transport the media plane knows.
     pub(super) fn leg_mut(&mut self, transport: TransportId) -> Option<&mut Leg> {
         let id = self.transports.get(&transport)?;
         let participant = self.participants.get_mut(id)?;
-        if participant.publisher.leg.transport == transport {
-            return Some(&mut participant.publisher.leg);
-        }
-        participant.subscriber.as_mut().map(|subscriber| &mut subscriber.leg).filter(|leg| leg.transport == transport)
+        let subscriber = participant.subscriber.as_mut().map(|subscriber| &mut subscriber.leg);
+        let mut legs = std::iter::once(&mut participant.publisher.leg).chain(subscriber);
+        legs.find(|leg| leg.transport == transport && leg.open)
     }
 
     fn transport_connected(&mut self, cx: &mut Cx<'_>, transport: TransportId) {
@@ -70,7 +69,9 @@ impl Room {
     fn channels_open(&mut self, cx: &mut Cx<'_>, transport: TransportId) {
         let Some(leg) = self.leg_mut(transport) else { return };
         let first = !std::mem::replace(&mut leg.channels, true);
-        if first && let Some(id) = self.transports.get(&transport).copied() {
+        let Some(id) = self.transports.get(&transport).copied() else { return };
+        let is_down = self.participants.get(&id).is_some_and(|one| one.down_leg().transport == transport);
+        if first && is_down {
             self.replay_to_newcomer(cx, id);
         }
     }

@@ -47,7 +47,7 @@ impl Room {
         };
         let (reason, message) = result.err().unwrap_or((Reason::Ok, ""));
         let request = (reason != Reason::Ok).then_some(Request::UpdateMetadata(request));
-        self.refuse(cx, id, request_id, reason, message, request);
+        self.respond(cx, id, request_id, reason, message, request);
     }
 
     /// Empty name or metadata mean "as before"; an attribute with an empty value is deleted.

@@ -25,7 +25,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&id) else { return };
         match participant.pending.iter_mut().find(|pending| pending.info.sid == request.sid) {
             Some(pending) => pending.info.muted = muted,
-            None => self.refuse(cx, id, 0, Reason::NotFound, "no such track", Some(Request::Mute(request))),
+            None => self.respond(cx, id, 0, Reason::NotFound, "no such track", Some(Request::Mute(request))),
         }
     }
 
@@ -73,7 +73,7 @@ impl Room {
         request: proto::UpdateLocalAudioTrack,
     ) {
         let Some(track) = self.own_track(id, &request.track_sid) else {
-            self.refuse(cx, id, 0, Reason::NotFound, "no such track", Some(Request::UpdateAudioTrack(request)));
+            self.respond(cx, id, 0, Reason::NotFound, "no such track", Some(Request::UpdateAudioTrack(request)));
             return;
         };
         self.describe(cx, id, track, |track| {
@@ -91,7 +91,7 @@ impl Room {
         request: proto::UpdateLocalVideoTrack,
     ) {
         let Some(track) = self.own_track(id, &request.track_sid) else {
-            self.refuse(cx, id, 0, Reason::NotFound, "no such track", Some(Request::UpdateVideoTrack(request)));
+            self.respond(cx, id, 0, Reason::NotFound, "no such track", Some(Request::UpdateVideoTrack(request)));
             return;
         };
         self.describe(cx, id, track, |track| {

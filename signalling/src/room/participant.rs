@@ -96,6 +96,8 @@ pub(super) struct PendingTrack {
     pub(super) info: proto::TrackInfo,
     /// Waits for an older track with the same client id to end; the client has not been answered.
     pub(super) queued: bool,
+    /// When it was announced.
+    pub(super) since: Duration,
 }
 
 /// An explicit subscription.
@@ -210,22 +212,20 @@ impl Participant {
 }
 
 /// Grants in the words of the protocol.
+#[allow(deprecated, reason = "old clients read the deprecated fields")]
 pub(super) fn permission_of(grants: &Grants) -> proto::ParticipantPermission {
-    // The message has deprecated fields that old clients still read, so it is filled by assignment.
-    let mut permission = proto::ParticipantPermission::default();
-    permission.can_subscribe = grants.can_subscribe;
-    permission.can_publish = grants.can_publish;
-    permission.can_publish_data = grants.can_publish_data;
-    permission.can_publish_sources.clone_from(&grants.can_publish_sources);
-    permission.hidden = grants.hidden;
-    permission.can_update_metadata = grants.can_update_own_metadata;
-    permission.can_subscribe_metrics = grants.can_subscribe_metrics;
-    #[allow(deprecated, reason = "old clients read it")]
-    {
-        permission.recorder = grants.recorder;
-        permission.agent = grants.agent;
+    proto::ParticipantPermission {
+        can_subscribe: grants.can_subscribe,
+        can_publish: grants.can_publish,
+        can_publish_data: grants.can_publish_data,
+        can_publish_sources: grants.can_publish_sources.clone(),
+        hidden: grants.hidden,
+        recorder: grants.recorder,
+        can_update_metadata: grants.can_update_own_metadata,
+        agent: grants.agent,
+        can_subscribe_metrics: grants.can_subscribe_metrics,
+        ..Default::default()
     }
-    permission
 }
 
 /// Bytes of all attributes together.

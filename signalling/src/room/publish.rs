@@ -1,5 +1,7 @@
 //! Publishing: what a client announces (`add_track`), what becomes of it once it is negotiated, and its end.
 
+use std::time::Duration;
+
 use livekit_protocol as proto;
 use proto::request_response::{Reason, Request};
 
@@ -14,6 +16,8 @@ use super::update::Urgency;
 use crate::media::{MediaCommand, MediaKind, ParticipantId, TrackId, TrackParams, TransportId};
 use crate::sdp::{self, NegotiatedSection};
 
+/// Clients give up publishing after this long without an answer or a negotiation.
+const ANNOUNCEMENT_LIFE: Duration = Duration::from_secs(10);
 /// Requests that may wait for an older track with the same client id to end.
 const MAX_QUEUED: usize = 3;
 /// Layers, codecs and features of one track that are kept.
@@ -29,7 +33,7 @@ impl Room {
         match self.add_track(cx, id, &request) {
             Ok(()) => {}
             Err((reason, message)) => {
-                self.refuse(cx, id, 0, reason, message, Some(Request::AddTrack(request)));
+                self.respond(cx, id, 0, reason, message, Some(Request::AddTrack(request)));
             }
         }
     }
@@ -44,6 +48,9 @@ impl Room {
         let info = self.new_track_info(cx, kind, request);
         let Some(participant) = self.participants.get_mut(&id) else { return Ok(()) };
         let cid = client_id(request).to_owned();
+        let now = cx.mono();
+        // Announced again after the client's own patience ended: the older one will never be negotiated.
+        participant.pending.retain(|one| one.cid != cid || now.saturating_sub(one.since) < ANNOUNCEMENT_LIFE);
         let published = participant.tracks.iter().filter_map(|track| self.tracks.get(track));
         let mut taken = published.map(|track| track.cid.as_str());
         let same: Vec<_> = participant.pending.iter().filter(|pending| pending.cid == cid).collect();
@@ -52,7 +59,7 @@ impl Room {
             return Err((Reason::LimitExceeded, "too many tracks with this id"));
         }
         let answer = (!queued).then(|| info.clone());
-        participant.pending.push(PendingTrack { cid: cid.clone(), kind, info, queued });
+        participant.pending.push(PendingTrack { cid: cid.clone(), kind, info, queued, since: now });
         let Some(track) = answer else {
             return Err((Reason::Queued, "waits for the track with this id to end"));
         };
@@ -86,7 +93,9 @@ impl Room {
         if texts.iter().any(|text| text.len() > limits.name) || client_id(request).is_empty() {
             return Err((Reason::LimitExceeded, "an id or a name is empty or too long"));
         }
-        if participant.pending.len() >= limits.pending_tracks || participant.tracks.len() >= limits.tracks {
+        if participant.pending.len() >= limits.pending_tracks
+            || participant.pending.len() + participant.tracks.len() >= limits.tracks
+        {
             return Err((Reason::LimitExceeded, "too many tracks"));
         }
         Ok(kind)

@@ -17,9 +17,7 @@ use crate::media::ParticipantId;
 impl Room {
     pub(super) fn handle_resume(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, request: JoinRequest) {
         let Some(id) = self.resumable(&request) else {
-            // As the first message: whoever is told later has waited for nothing.
-            cx.send(Some(connection), leave_message(request.client.protocol, Reason::StateMismatch, Action::Reconnect));
-            cx.close(connection);
+            self.refuse_resume(cx, connection, &request);
             return;
         };
         self.swap_connection(cx, id, connection);
@@ -36,8 +34,8 @@ impl Room {
             return;
         }
         // Farewells first, then the full picture, which stands for all that was missed.
-        self.flush_updates(cx);
-        for participants in chunks(self.visible_to(id)) {
+        let departed = self.departed(cx);
+        for participants in chunks(departed).into_iter().chain(chunks(self.visible_to(id))) {
             cx.send(Some(connection), Message::Update(proto::ParticipantUpdate { participants }));
         }
         let room = Some(self.room_message());
@@ -50,12 +48,19 @@ impl Room {
         self.repeat_state(cx, id);
     }
 
+    /// Sends it round, as the first message: whoever is told later has waited for nothing.
+    pub(super) fn refuse_resume(&self, cx: &mut Cx<'_>, connection: ConnectionId, request: &JoinRequest) {
+        let protocol = request.client.protocol;
+        cx.send(Some(connection), leave_message(protocol, Reason::StateMismatch, Action::Reconnect));
+        cx.close(connection);
+    }
+
     /// A session can be resumed while it is known under this sid and its media lives.
     fn resumable(&self, request: &JoinRequest) -> Option<ParticipantId> {
         let id = self.identities.get(&request.grants.identity)?;
         let participant = self.participants.get(id)?;
         let same_sid = request.participant_sid.is_empty() || request.participant_sid == participant.sid;
-        let alive = participant.moving.is_none() && !participant.is_media_dead();
+        let alive = participant.moving.is_none() && !participant.is_media_dead() && !self.lifetime.draining;
         (same_sid && alive && participant.generation == request.generation).then_some(*id)
     }
 

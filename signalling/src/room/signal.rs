@@ -71,13 +71,13 @@ impl Room {
         if participant.refused_signals >= PATIENCE {
             self.dismiss(cx, id, proto::DisconnectReason::ParticipantRemoved);
         } else if participant.refused_signals == 1 {
-            self.refuse(cx, id, 0, Reason::LimitExceeded, "too many requests", None);
+            self.respond(cx, id, 0, Reason::LimitExceeded, "too many requests", None);
         }
         false
     }
 
-    /// Tells a client why something was not done. Clients before protocol 10 cannot read it.
-    pub(super) fn refuse(
+    /// Tells a client what became of its request. Clients before protocol 10 cannot read it.
+    pub(super) fn respond(
         &self,
         cx: &mut Cx<'_>,
         id: ParticipantId,

@@ -38,7 +38,10 @@ impl Room {
             }
             Scenario::SubscriberBandwidth(bps) => {
                 let bps = u64::try_from(*bps).ok().filter(|bps| *bps > 0);
-                cx.media(MediaCommand::CapBitrate { transport: participant.down_leg().transport, bps });
+                let leg = participant.down_leg();
+                if leg.open {
+                    cx.media(MediaCommand::CapBitrate { transport: leg.transport, bps });
+                }
             }
             Scenario::DisconnectSignalOnResume(on) => participant.simulate.drop_resumed = *on,
             Scenario::DisconnectSignalOnResumeNoMessages(on) => participant.simulate.drop_silently = *on,

@@ -81,7 +81,16 @@ impl Room {
         cx.send(listener.connection, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
     }
 
-    /// Everybody it hears, for a new subscription or a resume; silent ones only if asked for.
+    /// Whoever starts to get a speaking track sees it speak from the start.
+    pub(super) fn introduce_speaker(&self, cx: &mut Cx<'_>, listener: ParticipantId, track: TrackId) {
+        let Some(track) = self.tracks.get(&track).filter(|track| track.level > 0.0) else { return };
+        if let Some(speaker) = self.speaker(track.publisher) {
+            let changed = proto::SpeakersChanged { speakers: vec![speaker] };
+            cx.send(self.connection_of(listener), Message::SpeakersChanged(changed));
+        }
+    }
+
+    /// Everybody it hears, for a resume.
     pub(super) fn repeat_speakers(&self, cx: &mut Cx<'_>, listener: ParticipantId) {
         let Some(participant) = self.participants.get(&listener) else { return };
         let heard = self.participants.keys().filter(|speaker| self.hears(listener, **speaker));

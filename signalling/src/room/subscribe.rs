@@ -199,6 +199,7 @@ impl Room {
         if !hidden {
             self.tell_subscribed(cx, track);
         }
+        self.introduce_speaker(cx, id, track);
         self.schedule_negotiation(cx, id);
     }
 

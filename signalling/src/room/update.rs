@@ -4,7 +4,7 @@
 //! concern subscribers are collected, the longer the larger the room is, so that a thousand joins are not a million
 //! messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use livekit_protocol as proto;
@@ -20,6 +20,10 @@ use crate::media::ParticipantId;
 const CHUNK: usize = 128 << 10;
 /// Collected changes wait at most this long.
 const MAX_DELAY: Duration = Duration::from_secs(3);
+/// Departures are remembered this long: a client tries to resume for less than a minute.
+const DEPARTED_AGE: Duration = Duration::from_secs(120);
+/// Departures remembered at most.
+const DEPARTED: usize = 1000;
 /// Below this many participants changes are hardly collected at all.
 const SMALL: usize = 50;
 
@@ -29,6 +33,8 @@ pub(super) struct Updates {
     changed: BTreeMap<ParticipantId, ()>,
     /// Participants that are gone, by identity, so that a quick return replaces the farewell.
     gone: BTreeMap<String, proto::ParticipantInfo>,
+    /// Participants that left lately, for those who were away meanwhile.
+    departed: VecDeque<(Duration, proto::ParticipantInfo)>,
 }
 
 /// How urgent a change is.
@@ -118,6 +124,10 @@ impl Room {
         let urgent = info.is_publisher || self.participants.len() <= SMALL;
         info.tracks.clear();
         info.data_tracks.clear();
+        if self.updates.departed.len() >= DEPARTED {
+            self.updates.departed.pop_front();
+        }
+        self.updates.departed.push_back((cx.mono(), info.clone()));
         if urgent {
             let message = Message::Update(proto::ParticipantUpdate { participants: vec![info] });
             cx.send_many(self.everyone(), message);
@@ -151,10 +161,18 @@ impl Room {
         cx.send_many(to, Message::Update(proto::ParticipantUpdate { participants: vec![info] }));
     }
 
+    /// Who left in the last two minutes and is not back: what one who was away may have missed.
+    pub(super) fn departed(&mut self, cx: &Cx<'_>) -> Vec<proto::ParticipantInfo> {
+        let now = cx.mono();
+        self.updates.departed.retain(|(at, _)| now.saturating_sub(*at) <= DEPARTED_AGE);
+        let departed = self.updates.departed.iter().map(|(_, info)| info);
+        departed.filter(|info| !self.identities.contains_key(&info.identity)).cloned().collect()
+    }
+
     /// Sends what was collected.
     pub(super) fn flush_updates(&mut self, cx: &mut Cx<'_>) {
         self.timers.cancel(Timer::Updates);
-        let Updates { changed, gone } = std::mem::take(&mut self.updates);
+        let (changed, gone) = (std::mem::take(&mut self.updates.changed), std::mem::take(&mut self.updates.gone));
         let mut infos: Vec<_> = gone.into_values().collect();
         for id in changed.into_keys() {
             let Some(participant) = self.participants.get(&id) else { continue };

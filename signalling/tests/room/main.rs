@@ -3,9 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod data;
+mod dynacast;
+mod hostile;
 mod join;
+mod leave;
+mod limits;
 mod oracle;
-#[allow(dead_code, reason = "shared by conversations to come")]
+mod permission;
+mod publish;
+mod resume;
 mod sdp;
-#[allow(dead_code, reason = "shared by conversations to come")]
+mod subscribe;
+mod v0;
 mod world;

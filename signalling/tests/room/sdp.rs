@@ -59,8 +59,13 @@ pub(crate) fn describe(ufrag: &str, setup: &str, sections: &[Section]) -> String
         let types: Vec<_> = section.codecs.iter().flat_map(|(number, _)| [*number, number + 1]).collect();
         let types: Vec<_> = types.iter().map(u8::to_string).collect();
         write!(sdp, "m={} 9 UDP/TLS/RTP/SAVPF {}\r\n{common}", section.kind, types.join(" ")).unwrap();
-        write!(sdp, "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\na={}\r\na=rtcp-mux\r\n", section.direction)
-            .unwrap();
+        write!(
+            sdp,
+            "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+             a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\na={}\r\na=rtcp-mux\r\n",
+            section.direction
+        )
+        .unwrap();
         for (number, codec) in section.codecs {
             write!(sdp, "a=rtpmap:{number} {codec}\r\na=rtcp-fb:{number} nack\r\n").unwrap();
             if section.kind == "video" {

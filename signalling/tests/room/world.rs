@@ -85,7 +85,12 @@ pub(crate) fn join_request(identity: &str, generation: Generation) -> JoinReques
     JoinRequest {
         generation,
         grants: grants(identity),
-        client: proto::ClientInfo { protocol: 17, browser: "Chrome".into(), ..Default::default() },
+        client: proto::ClientInfo {
+            protocol: 17,
+            sdk: proto::client_info::Sdk::Js.into(),
+            browser: "Chrome".into(),
+            ..Default::default()
+        },
         auto_subscribe: true,
         auto_subscribe_data_track: true,
         adaptive_stream: false,
@@ -203,7 +208,7 @@ impl World {
         let inbox = self.inboxes.get_mut(&connection).expect("an answer");
         let Some(Message::Join(join)) = inbox.pop_front() else { panic!("join comes first") };
         let sid = join.participant.unwrap().sid;
-        let ufrag = format!("u-{identity}");
+        let ufrag = format!("ufrag{identity}");
         Client { connection, sid, identity, ufrag, sections: Vec::new(), offers: 0 }
     }
 
@@ -212,7 +217,7 @@ impl World {
         let mut request = join_request(identity, Generation::V1);
         let mut sections = vec![Section::channels()];
         sections.extend(["audio", "audio", "audio", "video", "video", "video"].map(Section::receiving));
-        let ufrag = format!("u-{identity}").replace('-', "");
+        let ufrag = format!("ufrag{identity}").replace('-', "");
         request.publisher_offer = Some(session("offer", sdp::describe(&ufrag, "actpass", &sections), 1));
         let mut client = self.join_with(request);
         client.ufrag = ufrag;
