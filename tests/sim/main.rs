@@ -24,11 +24,10 @@ use core::ops::Range;
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Seeds that once failed.
+/// Seeds that once failed and must be run whatever range is asked for.
 ///
-/// 0: holes left open behind the last packet sent; 23: a late packet numbered like the key frame after it; 31: a request
-/// to a publisher that was just being removed.
-const REGRESSIONS: &[u64] = &[0, 23, 31];
+/// 0, 14, 27, 132: a late packet that was the newest one sent was numbered like the key frame after it.
+const REGRESSIONS: &[u64] = &[0, 14, 27, 132];
 
 fn seeds() -> Range<u64> {
     let from_env = || {
@@ -50,7 +49,8 @@ fn run(seed: u64, time: Duration) -> Result<u64, u64> {
 
 #[test]
 fn holds_its_promises_whatever_happens() {
-    let seeds: Vec<u64> = REGRESSIONS.iter().copied().chain(seeds()).collect();
+    let seeds: Vec<u64> =
+        REGRESSIONS.iter().copied().chain(seeds().filter(|seed| !REGRESSIONS.contains(seed))).collect();
     let threads = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
     let failed: Vec<u64> = std::thread::scope(|scope| {
         let chunks: Vec<_> = (0..threads)
