@@ -11,6 +11,7 @@ mod keys;
 mod layers;
 mod limit;
 mod logging;
+mod matrix;
 mod media;
 mod room;
 mod rtc;
@@ -27,6 +28,7 @@ pub use http::PrometheusConfig;
 pub use keys::{Keys, Secret};
 pub use limit::LimitConfig;
 pub use logging::{LogLevel, LoggingConfig};
+pub use matrix::{Feed, HomeserverConfig, MatrixConfig, PolicyRoomConfig, RemoteUsersConfig, Trust};
 pub use media::{AudioConfig, VideoConfig};
 pub use room::{CodecConfig, RoomConfig};
 pub use rtc::{Filter, IceServerConfig, RtcConfig};
@@ -69,6 +71,8 @@ pub struct Config {
     pub audio: AudioConfig,
     /// Video.
     pub video: VideoConfig,
+    /// Calls of Matrix rooms.
+    pub matrix: MatrixConfig,
     /// How much of everything there may be. What comes from the network never grows beyond these.
     pub limit: LimitConfig,
     /// Log lines, on stderr.
@@ -100,9 +104,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         let mut config = Self::parse(&text).map_err(|e| e.in_file(path))?;
+        // A relative name counts from the file that names it, not from where weir happens to be started.
+        let beside = path.parent().unwrap_or_else(|| Path::new("."));
+        config.matrix.settle(beside).map_err(|e| e.in_file(path))?;
         if !config.key_file.is_empty() {
-            // A relative name counts from the file that names it, not from where weir happens to be started.
-            let beside = path.parent().unwrap_or_else(|| Path::new("."));
             let file = beside.join(&config.key_file);
             config.keys.extend(Keys::parse(&read(&file)?).map_err(|e| e.in_file(&file))?);
         }
@@ -130,6 +135,7 @@ impl Config {
         self.room.check()?;
         self.audio.check()?;
         self.limit.check()?;
+        self.matrix.check()?;
         self.prometheus.check(self.port)?;
         if self.rtc.tcp_port != 0 && self.rtc.tcp_port == self.port {
             return Err(ConfigError::new("`rtc.tcp_port` and `port` are the same: give them different TCP ports"));

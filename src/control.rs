@@ -12,6 +12,7 @@ mod connection;
 mod http;
 mod listener;
 pub mod logging;
+mod matrix;
 mod metrics;
 mod redact;
 mod registry;

@@ -330,6 +330,12 @@ impl View {
         })
     }
 
+    /// Whether a sticky membership was seen to end. In encrypted rooms this is all that can be seen of it.
+    pub fn sticky_left(&self, sender: &str, key: &str) -> bool {
+        let place = Place::Sticky(sender.to_owned(), key.to_owned());
+        matches!(self.places.get(&place).map(|h| &h.fact), Some(Fact::StickyMember { member: None, .. }))
+    }
+
     fn creators(&self) -> &[String] {
         match self.places.get(&Place::Create).map(|h| &h.fact) {
             Some(Fact::Create { creators, .. }) => creators,

@@ -1,0 +1,303 @@
+//! Matrix: tokens for callers that room state admits, and room state that decides who stays.
+//!
+//! [`http`] takes requests, [`openid`] proves users (over [`resolve`], which asks no forbidden address), [`service`] is the
+//! one task that knows rooms, calls and leaves and decides. It reads homeservers through [`homeserver`], keeps what must
+//! outlive it in [`store`], and gives [`Order`]s to the SFU. [`Matrix`] is the handle everybody else has.
+
+mod admission;
+mod calls;
+mod coalesced;
+mod decisions;
+mod fetch;
+mod homeserver;
+mod http;
+mod openid;
+mod resolve;
+mod rooms;
+mod service;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use livekit_protocol as proto;
+use serde_json::{Value, json};
+use signalling::matrix::identity::{IdentityForm, room_name};
+use signalling::matrix::power::Dialect;
+use signalling::matrix::request::{ApiError, TokenRequest};
+use signalling::room::api::{AdminRequest, Grants, Notice, Refusal};
+use signalling::token::{Claims, VideoGrant};
+use tokio::sync::{mpsc, oneshot};
+use url::Url;
+
+use self::admission::Refused;
+use self::calls::HomeId;
+use self::homeserver::Homeserver;
+use self::openid::{OpenId, OpenIdError};
+use self::resolve::{Federation, SystemDns};
+use self::service::{Admitted, Came, Input, Order, Parts, Presence, Service, TokenQuestion};
+use self::store::Store;
+use super::auth::Auth;
+use super::registry::Registry;
+use crate::config::{Config, MatrixConfig};
+
+pub(super) use self::http::router;
+
+/// Inputs that wait for the service. Full: pushes are refused and come again, requests wait.
+const INPUTS: usize = 4_096;
+/// Orders that wait for rooms.
+const ORDERS: usize = 4_096;
+/// How long a push may wait for a place in the queue.
+const PUSH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks and tells the Matrix service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Matrix {
+    inputs: mpsc::Sender<Input>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Arc<MatrixConfig>,
+    openid: OpenId,
+    auth: Arc<Auth>,
+    registry: Registry,
+    url: String,
+}
+
+/// Reports of room tasks, on their way to the service.
+#[derive(Clone, Debug)]
+pub(super) struct Notices(mpsc::Sender<Input>);
+
+/// The service before there are rooms: rooms report to it, and it gives orders to rooms.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    inputs: mpsc::Sender<Input>,
+    receiver: mpsc::Receiver<Input>,
+}
+
+/// A queue for reports, to be made before the registry is.
+pub(super) fn prepare() -> (Notices, Prepared) {
+    let (inputs, receiver) = mpsc::channel(INPUTS);
+    (Notices(inputs.clone()), Prepared { inputs, receiver })
+}
+
+impl Notices {
+    /// A room task reports. Never waits: what finds no place is sent from beside.
+    pub(super) fn tell(&self, room: &str, notice: &Notice) {
+        let intended = |who: &proto::ParticipantInfo| {
+            matches!(who.disconnect_reason(), proto::DisconnectReason::ClientInitiated)
+        };
+        let (who, what) = match notice {
+            Notice::ParticipantJoined(_, who) => (who, Came::Joined),
+            Notice::ParticipantLeft(_, who) | Notice::ParticipantAborted(_, who) => {
+                (who, Came::Left { intended: intended(who) })
+            }
+            _ => return,
+        };
+        if !is_matrix_room(room) {
+            return;
+        }
+        let presence =
+            Presence { room: room.to_owned(), identity: who.identity.clone(), sid: who.sid.clone(), what };
+        if let Err(mpsc::error::TrySendError::Full(input)) = self.0.try_send(Input::Presence(presence)) {
+            let inputs = self.0.clone();
+            tokio::spawn(async move { inputs.send(input).await });
+        }
+    }
+}
+
+impl Prepared {
+    /// Start the service.
+    ///
+    /// # Errors
+    /// In words, when a file or the system's name resolution cannot be used.
+    pub(super) fn start(self, config: &Config, auth: Arc<Auth>, registry: Registry) -> Result<Matrix, String> {
+        let matrix = Arc::new(config.matrix.clone());
+        let authorities = authorities(&matrix.federation_ca_file)?;
+        let client = openid::trusted_client(&authorities)?;
+        let allowed = matrix.allow_private_addresses.iter().map(|block| block.0).collect();
+        let federation = Arc::new(Federation::new(Arc::new(SystemDns::new()?), allowed, authorities));
+        let homes: Vec<Homeserver> =
+            matrix.homeservers.iter().filter_map(|home| Homeserver::new(home.clone(), client.clone())).collect();
+        let bases: BTreeMap<String, Url> = matrix
+            .homeservers
+            .iter()
+            .filter_map(|home| Some((home.server_name.clone(), Url::parse(home.openid_base()).ok()?)))
+            .collect();
+        let (store, loaded) = Store::open(matrix.state_path().as_deref());
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        let parts = Parts {
+            config: matrix.clone(),
+            homes,
+            federation: federation.clone(),
+            store,
+            loaded,
+            orders,
+            results: self.inputs.downgrade(),
+        };
+        tokio::spawn(obey(receiver, registry.clone()));
+        tokio::spawn(Service::new(parts, service::now()).run(self.receiver));
+        let url = if matrix.url.is_empty() { format!("ws://localhost:{}", config.port) } else { matrix.url.clone() };
+        let openid = OpenId::new(bases, client, federation);
+        let shared = Arc::new(Shared { config: matrix, openid, auth, registry, url });
+        Ok(Matrix { inputs: self.inputs, shared })
+    }
+}
+
+impl Matrix {
+    /// The user whose request it is, by the OpenID token in it.
+    async fn prove(&self, request: &TokenRequest) -> Result<String, ApiError> {
+        let token = request.openid.as_ref().ok_or(ApiError::UNAUTHORIZED)?;
+        let user = self.shared.openid.user(token).await.map_err(|error| match error {
+            OpenIdError::Refused => ApiError::UNAUTHORIZED,
+            OpenIdError::HomeserverDown | OpenIdError::Busy => admission::unavailable(),
+        })?;
+        if request.claimed_user.as_ref().is_some_and(|claimed| *claimed != user) {
+            return Err(ApiError::UNAUTHORIZED);
+        }
+        Ok(user)
+    }
+
+    /// A token for a proven user, as the answer's body.
+    async fn token(&self, request: &TokenRequest, user: &str) -> Result<Value, ApiError> {
+        let identity = request.identity(user).ok_or(ApiError::UNAUTHORIZED)?;
+        let form = request.endpoint.identity_form(request.device.is_some());
+        let dialect = if form == IdentityForm::UserDevice { Dialect::State } else { Dialect::Sticky };
+        let question = Box::new(TokenQuestion {
+            matrix_room: request.matrix_room.clone(),
+            slot: request.slot.clone(),
+            caller: request.caller(user),
+            identity: identity.clone(),
+            dialect,
+            leave: request.delayed_leave.clone(),
+        });
+        let admitted = self.ask(|answer| Input::Token { request: question, answer }).await;
+        let admitted = admitted.unwrap_or(Err(Refused::HomeserverDown)).map_err(Refused::api_error)?;
+        let room = room_name(&request.matrix_room, &request.slot);
+        // Made here, so that nobody else needs the right to make rooms.
+        self.shared.registry.enter(&room, true).await.map_err(|_| FULL)?;
+        let jwt = self.sign(room, identity, admitted)?;
+        Ok(json!({ "url": self.shared.url, "jwt": jwt }))
+    }
+
+    fn sign(&self, room: String, identity: String, admitted: Admitted) -> Result<String, ApiError> {
+        let Admitted { rights, not_before } = admitted;
+        // Ids in other alphabets would give bytes that Element Call's decoder cannot read; they are escaped by the
+        // JSON encoder of the token or hashed, and nothing else in here is not ASCII.
+        let video = VideoGrant {
+            room_join: true,
+            room,
+            can_publish: Some(rights.any()),
+            can_publish_data: Some(rights.any()),
+            can_publish_sources: admission::source_names(rights),
+            can_subscribe: Some(true),
+            can_update_own_metadata: Some(false),
+            ..VideoGrant::default()
+        };
+        let claims = Claims { sub: identity, video: Some(video), ..Claims::default() };
+        self.shared.auth.sign(claims, self.shared.config.token_lifetime.0, not_before).map_err(|_| FULL)
+    }
+
+    /// A token is shown at the door: may its bearer still come in, and with which rights now? Tokens for rooms that are
+    /// no Matrix rooms are none of ours.
+    ///
+    /// # Errors
+    /// With what the client is told.
+    pub(super) async fn check_join(&self, grants: &mut Grants, issued_at: i64) -> Result<(), Refusal> {
+        if !is_matrix_room(&grants.room) {
+            return Ok(());
+        }
+        let (room, identity) = (grants.room.clone(), grants.identity.clone());
+        let answer = self.ask(|answer| Input::Join { room, identity, issued_at, answer }).await;
+        let rights = answer.unwrap_or(Err(Refused::HomeserverDown)).map_err(Refused::refusal)?;
+        admission::narrow(grants, rights);
+        Ok(())
+    }
+
+    /// A homeserver pushes. False when there is no place.
+    async fn push(&self, home: HomeId, events: Vec<signalling::matrix::event::Event>) -> bool {
+        let sent = self.inputs.send(Input::Push { home, events });
+        matches!(tokio::time::timeout(PUSH_PATIENCE, sent).await, Ok(Ok(())))
+    }
+
+    /// The last decisions about a user, in plain words.
+    pub(super) async fn why(&self, user: &str) -> Vec<String> {
+        let user = user.to_owned();
+        self.ask(|answer| Input::Why { user, answer }).await.unwrap_or_default()
+    }
+
+    /// The homeserver whose token this is, compared in constant time.
+    fn home_of_token(&self, token: &str) -> Option<HomeId> {
+        let is = |expected: &str| {
+            // An unset token is nobody's.
+            !expected.is_empty()
+                && aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), token.as_bytes()).is_ok()
+        };
+        self.shared.config.homeservers.iter().position(|home| is(home.hs_token.expose())).map(HomeId)
+    }
+
+    fn server_name(&self, home: HomeId) -> Option<&str> {
+        self.shared.config.homeservers.get(home.0).map(|home| home.server_name.as_str())
+    }
+
+    fn url(&self) -> &str {
+        &self.shared.url
+    }
+
+    /// What clients are told as `livekit_service_url`: the same place, over HTTP.
+    fn service_url(&self) -> String {
+        self.shared.url.replacen("ws", "http", 1)
+    }
+
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.inputs.send(input(sender)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// No place for a further room, or no key to sign with.
+const FULL: ApiError = ApiError { status: 500, errcode: "M_UNKNOWN", text: "Unable to create room on SFU" };
+
+/// Names of Matrix calls are 32 bytes in base64. Nothing enters a room of such a name without a caller known to the
+/// service, whoever signed its token.
+fn is_matrix_room(room: &str) -> bool {
+    room.len() == 43 && room.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+}
+
+/// Hand orders to rooms, one after the other.
+async fn obey(mut orders: mpsc::Receiver<Order>, registry: Registry) {
+    while let Some(order) = orders.recv().await {
+        let (room, request) = match order {
+            Order::Remove { room, identity } => {
+                let reason = proto::DisconnectReason::ParticipantRemoved;
+                (room, AdminRequest::RemoveParticipant { identity, reason })
+            }
+            Order::Permit { room, identity, rights } => {
+                let request = proto::UpdateParticipantRequest {
+                    room: room.clone(),
+                    identity,
+                    permission: Some(admission::permission(rights)),
+                    ..proto::UpdateParticipantRequest::default()
+                };
+                (room, AdminRequest::UpdateParticipant(Box::new(request)))
+            }
+        };
+        // Nobody there by that name: nothing to do.
+        if let Some(room) = registry.find(&room).await {
+            let _ = room.admin(request).await;
+        }
+    }
+}
+
+fn authorities(file: &str) -> Result<Vec<reqwest::Certificate>, String> {
+    if file.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pem = std::fs::read(file).map_err(|e| format!("cannot read {file}: {}", crate::config::plain(&e)))?;
+    reqwest::Certificate::from_pem_bundle(&pem)
+        .map_err(|_| format!("`matrix.federation_ca_file`: {file} holds no certificates in PEM form"))
+}

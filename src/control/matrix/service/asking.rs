@@ -1,0 +1,280 @@
+//! Questions that may have to wait for a room to be read: may this user have a token, may this token be used?
+
+use signalling::matrix::identity::room_name;
+use signalling::matrix::server_name::server_of_user;
+use signalling::matrix::view::Rights;
+use tokio::sync::oneshot;
+
+use super::super::admission::{self, Refused};
+use super::super::calls::{HomeId, Known, RemoteLoad};
+use super::super::rooms::RoomKey;
+use super::{Admitted, Service, TokenQuestion, described};
+use crate::config::Feed;
+
+/// How old a view may be to give out a token, ms, where events are pushed.
+const FRESH: i64 = 60_000;
+/// The same where nothing is pushed.
+const FRESH_POLLED: i64 = 2_000;
+/// Questions that may wait at once; more are refused as if the homeserver were down.
+const MAX_WAITING: usize = 4_096;
+
+/// A question on its way through the views that may answer it.
+#[derive(Debug)]
+pub(super) struct Asking {
+    matrix_room: String,
+    /// Homeservers to be asked, in this order.
+    homes: Vec<HomeId>,
+    until: i64,
+    purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    Token { question: TokenQuestion, answer: oneshot::Sender<Result<Admitted, Refused>> },
+    Join { room: String, identity: String, user: String, answer: oneshot::Sender<Result<Rights, Refused>> },
+}
+
+impl Asking {
+    /// When it is answered, whatever is known then.
+    pub(super) const fn until(&self) -> i64 {
+        self.until
+    }
+
+    /// Whom it is about, when it waits for this room.
+    pub(super) fn user_for(&self, key: &RoomKey) -> Option<&str> {
+        let waits = self.homes.first() == Some(&key.0) && self.matrix_room == key.1;
+        waits.then_some(match &self.purpose {
+            Purpose::Token { question, .. } => question.caller.user.as_str(),
+            Purpose::Join { user, .. } => user,
+        })
+    }
+
+    fn is_join(&self) -> bool {
+        matches!(self.purpose, Purpose::Join { .. })
+    }
+}
+
+impl Service {
+    pub(super) fn on_token(
+        &mut self,
+        now: i64,
+        question: TokenQuestion,
+        answer: oneshot::Sender<Result<Admitted, Refused>>,
+    ) {
+        let homes = self.homes_for(&question.caller.user);
+        if homes.is_empty() {
+            let result = admission::without_feed(self.config.without_feed);
+            let result = result.and_then(|rights| self.grant(now, None, &question, rights, Rights::ALL));
+            self.answer_token(now, &question.caller.user, result, answer);
+            return;
+        }
+        let until = now + self.grace();
+        let matrix_room = question.matrix_room.clone();
+        self.consider(now, Asking { matrix_room, homes, until, purpose: Purpose::Token { question, answer } });
+    }
+
+    pub(super) fn on_join(
+        &mut self,
+        now: i64,
+        room: String,
+        identity: String,
+        issued_at: i64,
+        answer: oneshot::Sender<Result<Rights, Refused>>,
+    ) {
+        let good_from = self.calls.good_from(&room, &identity);
+        let known = self.calls.known(&room, &identity).filter(|_| issued_at >= good_from);
+        let Some((call, known)) = known else {
+            let _ = answer.send(Err(Refused::Revoked));
+            return;
+        };
+        let Some(home) = known.home else {
+            let _ = answer.send(Ok(known.rights));
+            return;
+        };
+        let (matrix_room, user) = (call.matrix_room.clone(), known.caller.user.clone());
+        let purpose = Purpose::Join { room, identity, user, answer };
+        self.consider(now, Asking { matrix_room, homes: vec![home], until: now + self.grace(), purpose });
+    }
+
+    /// Whose views can say whether this user is in a room: the user's own homeserver's, else those of all.
+    fn homes_for(&self, user: &str) -> Vec<HomeId> {
+        let server = server_of_user(user).unwrap_or_default();
+        let homes = self.homes.iter().enumerate();
+        let own: Vec<_> = homes.clone().filter(|(_, home)| home.server.config.server_name == server).collect();
+        let asked: Vec<_> = if own.is_empty() { homes.collect() } else { own };
+        let with_feed = asked.into_iter().filter(|(_, home)| home.server.config.feed != Feed::Openid);
+        with_feed.map(|(index, _)| HomeId(index)).collect()
+    }
+
+    fn grace(&self) -> i64 {
+        i64::try_from(self.config.homeserver_grace.0.as_millis()).unwrap_or(10_000)
+    }
+
+    fn consider(&mut self, now: i64, mut asking: Asking) {
+        while let Some(home) = asking.homes.first().copied() {
+            let key = (home, asking.matrix_room.clone());
+            if !self.can_answer(now, &key, &asking) {
+                let is_down_for_long = self.is_down_for(now, home) > self.grace();
+                if is_down_for_long || now >= asking.until || self.waiting.len() >= MAX_WAITING {
+                    return self.refuse(now, asking, Refused::HomeserverDown);
+                }
+                self.rooms.want(now, &key);
+                self.waiting.push(asking);
+                return;
+            }
+            match self.decide(&key, &asking) {
+                Ok((rights, cap)) => return self.accept(now, home, asking, rights, cap),
+                // Another homeserver may know this user to be in the room.
+                Err(Refused::NotInRoom) if asking.homes.len() > 1 => drop(asking.homes.remove(0)),
+                Err(refused) => return self.refuse(now, asking, refused),
+            }
+        }
+    }
+
+    /// Whether a view is good enough for this question now.
+    fn can_answer(&self, now: i64, key: &RoomKey, asking: &Asking) -> bool {
+        let Some(watched) = self.rooms.known(key) else { return false };
+        if asking.is_join() {
+            // Whoever comes back to a running call is not kept waiting for long by a homeserver that fails.
+            return !watched.view.is_doubtful() || now >= asking.until || self.is_down_for(now, key.0) > 0;
+        }
+        let pushed = self.homes.get(key.0.0).is_some_and(|home| home.server.config.feed == Feed::Full);
+        let fresh = if pushed { FRESH } else { FRESH_POLLED };
+        let down = self.is_down_for(now, key.0) > 0;
+        !watched.view.is_doubtful() && now.saturating_sub(watched.read_at) < fresh && !down
+    }
+
+    fn is_down_for(&self, now: i64, home: HomeId) -> i64 {
+        let since = self.homes.get(home.0).and_then(|home| home.down_since);
+        since.map_or(0, |since| now.saturating_sub(since).max(1))
+    }
+
+    fn decide(&self, key: &RoomKey, asking: &Asking) -> Result<(Rights, Rights), Refused> {
+        match &asking.purpose {
+            Purpose::Token { question, .. } => {
+                let (user, slot) = (&question.caller.user, &question.slot);
+                let room = room_name(&question.matrix_room, slot);
+                let inside = self.calls.is_live(&room, user, question.caller.device.as_deref());
+                let rights = self.admit(key, user, slot, question.dialect, inside).unwrap_or(Err(Refused::NotInRoom))?;
+                Ok((rights, self.cap_of(key.0, &room, user, inside)?))
+            }
+            Purpose::Join { room, identity, .. } => {
+                let (call, known) = self.calls.known(room, identity).ok_or(Refused::Revoked)?;
+                let inside = !known.live.is_empty();
+                let admitted = self.admit(key, &known.caller.user, &call.slot, known.dialect, inside);
+                Ok((admitted.unwrap_or(Err(Refused::NotInRoom))?, known.cap))
+            }
+        }
+    }
+
+    fn cap_of(&self, home: HomeId, room: &str, user: &str, inside: bool) -> Result<Rights, Refused> {
+        let Some(it) = self.homes.get(home.0) else { return Err(Refused::NotInRoom) };
+        if it.server.is_local(user) {
+            return Ok(Rights::ALL);
+        }
+        let policy = it.server.config.remote_users.as_ref().unwrap_or(&self.config.remote_users);
+        let is_remote = |known: &Known| known.home == Some(home) && !it.server.is_local(&known.caller.user);
+        let load = if inside {
+            RemoteLoad::default()
+        } else {
+            self.calls.remote_load(room, server_of_user(user).unwrap_or_default(), is_remote)
+        };
+        admission::cap(policy, load)
+    }
+
+    fn accept(&mut self, now: i64, home: HomeId, asking: Asking, rights: Rights, cap: Rights) {
+        match asking.purpose {
+            Purpose::Token { question, answer } => {
+                let result = self.grant(now, Some(home), &question, rights, cap);
+                self.answer_token(now, &question.caller.user, result, answer);
+            }
+            Purpose::Join { room, identity, answer, .. } => {
+                let rights = rights.and(cap);
+                if let Some(known) = self.calls.known_mut(&room, &identity) {
+                    known.rights = rights;
+                }
+                let _ = answer.send(Ok(rights));
+            }
+        }
+    }
+
+    fn refuse(&mut self, now: i64, asking: Asking, refused: Refused) {
+        match asking.purpose {
+            Purpose::Token { question, answer } => {
+                self.answer_token(now, &question.caller.user, Err(refused), answer);
+            }
+            Purpose::Join { user, answer, .. } => {
+                self.decisions.note(now, &user, &format!("was not let in with a token: {}", refused.words()));
+                let _ = answer.send(Err(refused));
+            }
+        }
+    }
+
+    fn answer_token(
+        &mut self,
+        now: i64,
+        user: &str,
+        result: Result<Admitted, Refused>,
+        answer: oneshot::Sender<Result<Admitted, Refused>>,
+    ) {
+        let words = match &result {
+            Ok(admitted) => format!("got a token and may publish {}", described(admitted.rights)),
+            Err(refused) => format!("got no token: {}", refused.words()),
+        };
+        self.decisions.note(now, user, &words);
+        // Fails when the client has gone meanwhile.
+        let _ = answer.send(result);
+    }
+
+    /// Remember who was let in, so that the token works, and what to do when they are gone.
+    fn grant(
+        &mut self,
+        now: i64,
+        home: Option<HomeId>,
+        question: &TokenQuestion,
+        rights: Rights,
+        cap: Rights,
+    ) -> Result<Admitted, Refused> {
+        let room = room_name(&question.matrix_room, &question.slot);
+        let rights = rights.and(cap);
+        let known = Known {
+            home,
+            caller: question.caller.clone(),
+            dialect: question.dialect,
+            cap,
+            rights,
+            granted_at: now,
+            live: std::collections::BTreeSet::new(),
+        };
+        let name = home.and_then(|id| self.homes.get(id.0)).map(|home| home.server.config.server_name.as_str());
+        self.store.caller(&room, &question.matrix_room, &question.slot, &question.identity, name, &known);
+        if !self.calls.grant(&room, &question.matrix_room, &question.slot, &question.identity, known) {
+            return Err(Refused::Full);
+        }
+        if let Some(leave) = &question.leave {
+            self.delegate(now, &room, &question.caller, leave);
+        }
+        Ok(Admitted { rights, not_before: self.calls.good_from(&room, &question.identity) })
+    }
+
+    /// A room was read: whoever waited for it is answered, or asks the next homeserver.
+    pub(super) fn reconsider(&mut self, now: i64, key: &RoomKey) {
+        let (ready, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|asking| asking.homes.first() == Some(&key.0) && asking.matrix_room == key.1);
+        self.waiting = waiting;
+        let ready: Vec<Asking> = ready;
+        ready.into_iter().for_each(|asking| self.consider(now, asking));
+    }
+
+    /// Nobody waits longer than the grace.
+    pub(super) fn expire_waiting(&mut self, now: i64) {
+        if self.waiting.iter().all(|asking| asking.until > now) {
+            return;
+        }
+        let (over, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|asking| asking.until <= now);
+        self.waiting = waiting;
+        over.into_iter().for_each(|asking| self.consider(now, asking));
+    }
+}
