@@ -1,10 +1,12 @@
-//! The command line: `serve`, `token`, `keys`, `config`.
+//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `config`.
 //!
 //! What a person did wrong is one line on stderr that says what to change, and exit code 2.
 
 mod keys;
+mod registration;
 mod serve;
 mod token;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +31,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Print a fresh API key with its secret, to be put into the configuration.
     Keys,
+    /// Print what makes weir an application service of a homeserver, and what to set there.
+    Registration(registration::RegistrationArgs),
+    /// Ask a running weir what it decided about a Matrix user lately.
+    Why(why::WhyArgs),
     /// Check or show configuration.
     Config {
         #[command(subcommand)]
@@ -85,6 +91,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Keys => keys::run(),
+        Command::Registration(args) => registration::run(&args),
+        Command::Why(args) => why::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
         Command::Config { command: ConfigCommand::Example } => {
             print(&crate::config::example::example());

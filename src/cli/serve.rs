@@ -129,6 +129,9 @@ fn banner(config: &Config, started: &Started) -> String {
     if !started.admin.is_empty() {
         line("metrics", &format!("http://{}/metrics", shown(&started.admin)));
     }
+    for home in &config.matrix.homeservers {
+        line("matrix", &format!("{}: {}", home.server_name, home.feed.words(config.matrix.without_feed)));
+    }
     if config.development {
         line("key", &format!("{DEV_KEY} (secret: {DEV_SECRET}), for trying out only"));
         let video = VideoGrant { room_join: true, room: "demo".to_owned(), room_create: true, ..VideoGrant::default() };

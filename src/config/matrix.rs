@@ -124,6 +124,26 @@ pub enum Feed {
     Openid,
 }
 
+impl Feed {
+    /// What it means, for whoever starts weir.
+    pub const fn words(self, without: Trust) -> &'static str {
+        match (self, without) {
+            (Self::Full, _) => "full feed: room state decides who joins, publishes and stays",
+            (Self::Joined, _) => {
+                "asks who is joined: power levels and call slots are not seen, removal takes up to 5 s, stale \
+                 memberships stay"
+            }
+            (Self::Openid, Trust::Deny) => "OpenID only: whether users are in the room is not known, nobody may join",
+            (Self::Openid, Trust::SubscribeOnly) => {
+                "OpenID only: NOT checked who is in the room, any account may listen and watch, removal has no effect"
+            }
+            (Self::Openid, Trust::Allow) => {
+                "OpenID only: NOT checked who is in the room, any account may join and publish, removal has no effect"
+            }
+        }
+    }
+}
+
 /// What is allowed to somebody nothing is known of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -21,12 +21,22 @@ impl Auth {
         Self { keys }
     }
 
-    /// What a token allows its bearer who wants to join.
+    /// What a token allows its bearer who wants to join, and when it was signed (unix seconds).
     ///
     /// # Errors
     /// When it is not good, or good for something else.
-    pub fn grants(&self, token: &str) -> Result<Grants, TokenError> {
-        token::verify(token, |key| self.keys.secret(key).map(|s| s.expose()), now())?.grants()
+    pub fn grants(&self, token: &str) -> Result<(Grants, i64), TokenError> {
+        let claims = token::verify(token, |key| self.keys.secret(key).map(|s| s.expose()), now())?;
+        Ok((claims.grants()?, claims.iat))
+    }
+
+    /// Sign claims, issuer and times of which are filled in. `not_before`: the earliest second it may claim to be signed
+    /// at, where tokens from before are revoked.
+    ///
+    /// # Errors
+    /// When there is no key to sign with.
+    pub fn sign(&self, claims: Claims, lifetime: Duration, not_before: i64) -> Result<String, TokenError> {
+        sign(&self.keys, claims, lifetime, now().max(not_before))
     }
 
     /// The message that hands a client its next token.
@@ -54,8 +64,11 @@ pub fn mint(keys: &Keys, identity: &str, video: VideoGrant, lifetime: Duration) 
 /// # Errors
 /// When there is no key to sign with.
 pub fn mint_claims(keys: &Keys, claims: Claims, lifetime: Duration) -> Result<String, TokenError> {
+    sign(keys, claims, lifetime, now())
+}
+
+fn sign(keys: &Keys, claims: Claims, lifetime: Duration, now: i64) -> Result<String, TokenError> {
     let (key, secret) = keys.first().ok_or(TokenError::CannotSign)?;
-    let now = now();
     let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
     let claims = Claims { iss: key.to_owned(), iat: now, nbf: now, exp: now.saturating_add(seconds), ..claims };
     token::mint(&claims, secret.expose())

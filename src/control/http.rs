@@ -22,6 +22,7 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::auth::Auth;
 use super::connection::{self, QueueLimits};
+use super::matrix::{self, Matrix};
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::room_task::RoomInput;
@@ -32,6 +33,8 @@ use super::ws::{self, Conversation, WsRules};
 pub(super) struct App {
     pub(super) auth: Arc<Auth>,
     pub(super) registry: Registry,
+    /// Decides about rooms that are calls of Matrix rooms.
+    pub(super) matrix: Option<Matrix>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) join_limits: JoinLimits,
     pub(super) queue_limits: QueueLimits,
@@ -51,7 +54,19 @@ const ATTEMPTS: usize = 3;
 /// How long browsers may remember what CORS allows.
 const CORS_AGE: Duration = Duration::from_secs(86_400);
 /// Paths served, longest first: a request path may have anything in front of them.
-const ENDPOINTS: [&str; 4] = ["/rtc/v1/validate", "/rtc/validate", "/rtc/v1", "/rtc"];
+const ENDPOINTS: [&str; 9] = [
+    "/rtc/v1/validate",
+    "/rtc/validate",
+    "/rtc/v1",
+    "/rtc",
+    "/sfu/get",
+    "/get_token",
+    "/delegate_delayed_leave",
+    "/healthz",
+    "/.well-known/matrix/client",
+];
+/// What is behind this is served whole, whatever stands in front.
+const MATRIX: &str = "/_matrix/";
 
 /// The routes.
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -62,15 +77,19 @@ pub(super) fn router(app: Arc<App>) -> Router {
         // Not `*`: that would leave out `Authorization` (Fetch standard, 4.9).
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(CORS_AGE);
-    Router::new()
+    let router = Router::new()
         .route("/", get(async || "OK"))
         .route("/rtc", any(async |app, ws, query, headers| join(app, Generation::V0, ws, query, headers).await))
         .route("/rtc/v1", any(async |app, ws, query, headers| join(app, Generation::V1, ws, query, headers).await))
         .route("/rtc/validate", get(async |app, query, headers| validate(app, Generation::V0, query, headers).await))
         .route("/rtc/v1/validate", get(async |app, query, headers| validate(app, Generation::V1, query, headers).await))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(cors)
-        .with_state(app)
+        .with_state(app.clone());
+    let router = match &app.matrix {
+        Some(matrix) => router.merge(matrix::router(matrix.clone())),
+        None => router,
+    };
+    router.layer(cors)
 }
 
 /// Rewrite a request to the path it is served under: runs of `/` count as one, a prefix in front of a known endpoint is
@@ -98,6 +117,9 @@ fn served_path(path: &str) -> Option<Cow<'_, str>> {
         Cow::Borrowed(path)
     };
     let trimmed = collapsed.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(&collapsed);
+    if let Some(at) = collapsed.find(MATRIX) {
+        return collapsed.get(at..).map(|served| Cow::Owned(served.to_owned()));
+    }
     match ENDPOINTS.iter().find(|endpoint| trimmed.ends_with(**endpoint)) {
         Some(endpoint) => Some(Cow::Borrowed(endpoint)),
         None => Some(collapsed),
@@ -147,7 +169,10 @@ async fn validate(
 }
 
 async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
-    let request = read_request(app, generation, query, headers)?;
+    let (mut request, issued_at) = read_request(app, generation, query, headers)?;
+    if let Some(matrix) = &app.matrix {
+        matrix.check_join(&mut request.grants, issued_at).await?;
+    }
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::Unavailable("server is stopping").into());
     }
@@ -168,7 +193,7 @@ async fn join(
     let Ok(ws) = ws else { return StatusCode::NOT_FOUND.into_response() };
     let ws = app.ws_rules.apply(ws);
     let result = match read_request(&app, generation, query.as_deref(), &headers) {
-        Ok(request) => enter(&app, request).await,
+        Ok((request, issued_at)) => enter(&app, request, issued_at).await,
         Err(refused) => Err(refused),
     };
     match result {
@@ -199,16 +224,17 @@ fn read_request(
     generation: Generation,
     query: Option<&str>,
     headers: &HeaderMap,
-) -> Result<JoinRequest, Refused> {
+) -> Result<(JoinRequest, i64), Refused> {
     let query: Vec<(Cow<'_, str>, Cow<'_, str>)> =
         url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
     let in_query = || query.iter().find(|(key, _)| key == "access_token").map(|(_, value)| value.as_ref());
     let token = bearer(headers).or_else(in_query).filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| Refused::new(401, "no access token"))?;
-    let grants = app.auth.grants(token).map_err(|error| Refused::new(error.status(), error.to_string()))?;
+    let (grants, issued_at) = app.auth.grants(token).map_err(|error| Refused::new(error.status(), error.to_string()))?;
     let pairs = query.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-    join_request(generation, pairs, grants, &app.join_limits)
-        .map_err(|error| Refused::new(error.status(), error.to_string()))
+    let request = join_request(generation, pairs, grants, &app.join_limits)
+        .map_err(|error| Refused::new(error.status(), error.to_string()))?;
+    Ok((request, issued_at))
 }
 
 /// The token of an `Authorization: Bearer` header. Another scheme is not ours: a proxy in front may have put it there.
@@ -223,12 +249,15 @@ enum Entered {
 }
 
 /// Take the request to its room and wait for the room's first answer.
-async fn enter(app: &Arc<App>, request: JoinRequest) -> Result<Entered, Refused> {
+async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Result<Entered, Refused> {
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::Unavailable("server is stopping").into());
     }
     let full = || Refused::from(Refusal::Unavailable("server is full"));
     let _pending = app.pending.clone().try_acquire_owned().map_err(|_| full())?;
+    if let Some(matrix) = &app.matrix {
+        matrix.check_join(&mut request.grants, issued_at).await?;
+    }
     let place = app.places.clone().try_acquire_owned().map_err(|_| full())?;
     let answered = tokio::time::timeout(FIRST_ANSWER, async {
         for _ in 0..ATTEMPTS {
@@ -320,6 +349,9 @@ mod tests {
             ("//", "/"),
             ("/other", "/other"),
             ("/notrtc", "/notrtc"),
+            ("/livekit/jwt/sfu/get", "/sfu/get"),
+            ("/_matrix/client/v1/rtc/livekit/get_token", "/_matrix/client/v1/rtc/livekit/get_token"),
+            ("/weir/_matrix/app/v1/transactions/7", "/_matrix/app/v1/transactions/7"),
         ] {
             assert_eq!(served_path(path).as_deref(), Some(expected), "{path}");
         }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::auth::Auth;
 use super::bridge;
+use super::matrix::Notices;
 use super::metrics::Metrics;
 use super::reports::RouteChange;
 use super::room_task::{self, RoomInput, RoomTask};
@@ -59,12 +60,15 @@ pub(super) struct RoomContext {
     pub(super) max_rooms: usize,
     pub(super) max_pending_joins: usize,
     pub(super) auto_create: bool,
+    /// Where Matrix learns who is in a call.
+    pub(super) notices: Option<Notices>,
 }
 
 #[derive(Debug)]
 enum Question {
     Enter { room: String, may_create: bool, answer: oneshot::Sender<Result<RoomHandle, Refusal>> },
     Check { room: String, may_create: bool, answer: oneshot::Sender<Result<(), Refusal>> },
+    Find { room: String, answer: oneshot::Sender<Option<RoomHandle>> },
     All { answer: oneshot::Sender<Vec<RoomHandle>> },
     Ended { room: String, number: u64 },
     Drain,
@@ -105,6 +109,12 @@ impl Registry {
     pub(super) async fn check(&self, room: &str, may_create: bool) -> Result<(), Refusal> {
         let room = room.to_owned();
         self.ask(|answer| Question::Check { room, may_create, answer }).await.unwrap_or(Err(STOPPING))
+    }
+
+    /// The room of this name, if it is there.
+    pub(super) async fn find(&self, room: &str) -> Option<RoomHandle> {
+        let room = room.to_owned();
+        self.ask(|answer| Question::Find { room, answer }).await.flatten()
     }
 
     /// All rooms.
@@ -159,6 +169,9 @@ impl Table {
                 }
                 Question::Check { room, may_create, answer } => {
                     let _ = answer.send(self.check(&room, may_create).map(|_| ()));
+                }
+                Question::Find { room, answer } => {
+                    let _ = answer.send(self.rooms.get(&room).cloned());
                 }
                 Question::All { answer } => {
                     let _ = answer.send(self.rooms.values().cloned().collect());

@@ -276,6 +276,9 @@ impl RoomTask {
     }
 
     fn notice(&self, notice: &Notice) {
+        if let Some(matrix) = &self.context.notices {
+            matrix.tell(self.room.name(), notice);
+        }
         let metrics = &self.context.metrics;
         let room = Redacted(self.room.name());
         match notice {

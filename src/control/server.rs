@@ -13,6 +13,7 @@ use super::auth::Auth;
 use super::connection::QueueLimits;
 use super::http::{self, App};
 use super::listener::{self, Rules};
+use super::matrix;
 use super::metrics::Metrics;
 use super::registry::{Registry, RoomContext, ThreadInfo};
 use super::reports::Reports;
@@ -99,6 +100,7 @@ impl Server {
             tcp: link.tcp.clone(),
             advertised,
         };
+        let matrix_queue = config.matrix.is_on().then(matrix::prepare);
         let context = RoomContext {
             config: Arc::new(config.signal_room(&node_id(&fingerprint))),
             clock,
@@ -108,9 +110,17 @@ impl Server {
             max_rooms: size(config.limit.max_rooms),
             max_pending_joins: size(config.limit.max_pending_joins),
             auto_create: config.room.auto_create,
+            notices: matrix_queue.as_ref().map(|(notices, _)| notices.clone()),
         };
         let registry = start_rooms(context, link, &started.advertised);
-        let app = Arc::new(app(config, auth, registry, metrics.clone()));
+        let matrix = match matrix_queue {
+            Some((_, prepared)) => {
+                Some(prepared.start(config, auth.clone(), registry.clone()).map_err(ServerError::Start)?)
+            }
+            None => None,
+        };
+        let app = App { matrix, ..app(config, auth, registry, metrics.clone()) };
+        let app = Arc::new(app);
         let (stopping, stopped) = watch::channel(false);
         let rules = Rules {
             connections: Arc::new(Semaphore::new(size(config.limit.max_connections))),
@@ -161,6 +171,7 @@ fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metric
     App {
         auth,
         registry,
+        matrix: None,
         metrics,
         join_limits: JoinLimits {
             encoded: size(limit.max_request_head),

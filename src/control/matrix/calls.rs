@@ -64,13 +64,14 @@ impl Calls {
             slot: slot.to_owned(),
             participants: BTreeMap::new(),
         });
+        let has_place = call.participants.len() < MAX_PER_CALL;
         match call.participants.get_mut(identity) {
             Some(there) => {
                 let live = std::mem::take(&mut there.live);
                 *there = Known { live, ..known };
                 true
             }
-            None if call.participants.len() < MAX_PER_CALL => {
+            None if has_place => {
                 call.participants.insert(identity.to_owned(), known);
                 true
             }

@@ -153,7 +153,7 @@ impl Service {
             (Some(key), Dialect::State, _) => {
                 let level = |who: &&str| view.level(who);
                 let helper = view.joined().filter(|who| server.is_local(who)).max_by_key(level).map(str::to_owned);
-                let Some(as_user) = if joined { Some(user.clone()) } else { helper } else { return };
+                let Some(as_user) = (if joined { Some(user.clone()) } else { helper }) else { return };
                 if self.ghosts.may_clear(now, &matrix_room, &key) {
                     tracing::info!("a stale call membership is cleared");
                     spawn(&self.results, async move {

@@ -1,0 +1,51 @@
+//! `weir why USER`: asks a running weir what it decided about somebody lately.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Source, print};
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Matrix user id, such as @alice:example.org.
+    user: String,
+}
+
+/// How long weir may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of an answer.
+const MAX_ANSWER: u64 = 1 << 20;
+
+pub(super) fn run(args: &WhyArgs) -> Result<(), String> {
+    let config = args.source.read().map_err(|e| e.to_string())?;
+    let admin = &config.prometheus;
+    if admin.port == 0 {
+        return Err("`prometheus.port` is 0: weir has no listener for this; set it and restart weir".to_owned());
+    }
+    let ip = admin.bind_addresses.first().map_or(std::net::Ipv4Addr::LOCALHOST.into(), |bind| bind.0);
+    let ip = if ip.is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { ip };
+    let address = SocketAddr::new(ip, admin.port);
+    let answer = ask(address, &args.user).map_err(|e| format!("cannot ask weir at {address}: {e}; is it running?"))?;
+    if answer.is_empty() {
+        print(&format!("Nothing was decided about {} since weir started.\n", args.user));
+    } else {
+        print(&answer);
+    }
+    Ok(())
+}
+
+fn ask(address: SocketAddr, user: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("user", user).finish();
+    write!(stream, "GET /debug/why?{query} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
+    let mut text = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut text)?;
+    let (_, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("no answer"))?;
+    Ok(body.to_owned())
+}
