@@ -165,6 +165,8 @@ async fn gives_members_tokens_of_every_generation_for_one_room() {
     assert_eq!(new["sub"].as_str().unwrap().len(), 43);
     let (first, second) = (node.token(ALICE).await, node.token(ALICE).await);
     assert_eq!((node.validate(&first).await, node.validate(&second).await), (200, 200));
+    let reads = node.home.asked().iter().filter(|asked| asked.contains("/state?")).count();
+    assert_eq!(reads, 1, "five requests for tokens cost one look at the room");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,12 +211,16 @@ async fn answers_probes_preflights_and_nonsense_as_clients_expect() {
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "content-type");
     let preflight = preflight.send().await.unwrap();
-    assert_eq!((preflight.status().as_u16(), &preflight.headers()["access-control-allow-origin"]), (200, &"*".parse().unwrap()));
+    assert_eq!(
+        (preflight.status().as_u16(), &preflight.headers()["access-control-allow-origin"]),
+        (200, &"*".parse().unwrap())
+    );
     assert_eq!(status(node.http.get(format!("{base}/sfu/get"))).await, 405);
     assert_eq!(status(node.http.post(format!("{base}/sfu/get")).body("x")).await, 400);
     assert_eq!(status(node.http.post(format!("{base}/sfu/get")).body(vec![b' '; 100_000])).await, 413);
     assert_eq!(status(node.http.get(format!("{base}/healthz"))).await, 200);
-    let foci: Value = node.http.get(format!("{base}/.well-known/matrix/client")).send().await.unwrap().json().await.unwrap();
+    let foci: Value =
+        node.http.get(format!("{base}/.well-known/matrix/client")).send().await.unwrap().json().await.unwrap();
     assert_eq!(foci["org.matrix.msc4143.rtc_foci"][0]["livekit_service_url"], "https://sfu.test");
 }
 
@@ -248,7 +254,8 @@ async fn follows_power_levels_and_slots() {
     let video = claims(&node.token(BOB).await)["video"].clone();
     assert_eq!((&video["canPublish"], &video["canPublishSources"]), (&json!(true), &json!(["microphone"])));
     assert!(claims(&node.token(ALICE).await)["video"].get("canPublishSources").is_none_or(|s| s == &json!([])));
-    let listen = node.home.set(ROOM, "m.room.power_levels", "", ALICE, &levels(&json!({ "org.weir.call.publish": 50 })));
+    let listen =
+        node.home.set(ROOM, "m.room.power_levels", "", ALICE, &levels(&json!({ "org.weir.call.publish": 50 })));
     node.home.push(node.weir, &[listen]).await;
     assert_eq!(claims(&node.token(BOB).await)["video"]["canPublish"], false);
     let slot = node.home.set(ROOM, "m.rtc.slot", "m.call#ROOM", ALICE, &json!({ "status": "closed" }));
@@ -274,7 +281,8 @@ async fn honours_moderation_lists() {
     let gone = node.home.set(list, "m.policy.rule.user", "bob", ALICE, &json!({}));
     node.home.push(node.weir, &[gone]).await;
     node.token(BOB).await;
-    let other = node.home.set(ROOM, "m.policy.rule.user", "x", ALICE, &json!({ "entity": "*", "recommendation": "m.ban" }));
+    let other =
+        node.home.set(ROOM, "m.policy.rule.user", "x", ALICE, &json!({ "entity": "*", "recommendation": "m.ban" }));
     node.home.push(node.weir, &[other]).await;
     node.token(BOB).await;
 }

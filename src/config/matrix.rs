@@ -42,7 +42,8 @@ pub struct MatrixConfig {
     pub state_file: String,
     /// How long a token is good, 1m to 6h. Clients are given fresh ones while they are connected.
     pub token_lifetime: Span,
-    /// How long somebody who was lost may take to come back before the call membership is cleared, 0s to 5m.
+    /// How much longer than the room itself (12 to 15 seconds) somebody who was lost may take to come back before the
+    /// call membership is cleared, 0s to 5m.
     pub ghost_grace: Span,
     /// How long a join waits for a homeserver that does not answer before it is refused, 1s to 1m.
     pub homeserver_grace: Span,
@@ -59,7 +60,7 @@ impl Default for MatrixConfig {
             federation_ca_file: String::new(),
             state_file: "weir-state.db".to_owned(),
             token_lifetime: Span(Duration::from_secs(3600)),
-            ghost_grace: Span(Duration::from_secs(6)),
+            ghost_grace: Span(Duration::ZERO),
             homeserver_grace: Span(Duration::from_secs(10)),
         }
     }
@@ -258,7 +259,9 @@ impl HomeserverConfig {
         }
         let local = |user: &str| signalling::matrix::server_name::server_of_user(user) == Some(name.as_str());
         if self.policy_rooms.iter().any(|list| list.room.is_empty() || !local(&list.as_user)) {
-            return wrong("`policy_rooms`: each needs a `room` and an `as_user` of this homeserver who is joined to it");
+            return wrong(
+                "`policy_rooms`: each needs a `room` and an `as_user` of this homeserver who is joined to it",
+            );
         }
         Ok(())
     }

@@ -230,7 +230,8 @@ fn read_request(
     let in_query = || query.iter().find(|(key, _)| key == "access_token").map(|(_, value)| value.as_ref());
     let token = bearer(headers).or_else(in_query).filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| Refused::new(401, "no access token"))?;
-    let (grants, issued_at) = app.auth.grants(token).map_err(|error| Refused::new(error.status(), error.to_string()))?;
+    let (grants, issued_at) =
+        app.auth.grants(token).map_err(|error| Refused::new(error.status(), error.to_string()))?;
     let pairs = query.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
     let request = join_request(generation, pairs, grants, &app.join_limits)
         .map_err(|error| Refused::new(error.status(), error.to_string()))?;

@@ -95,9 +95,9 @@ impl Homeserver {
         let events: Vec<Value> = serde_json::from_slice(&reply.body).map_err(|_| AskError::Down)?;
         let events: Vec<Event> =
             events.iter().filter_map(Event::from_json).filter(|event| event.fact != Fact::Other).collect();
-        let joined = events.iter().any(|event| {
-            matches!(&event.fact, Fact::RoomMember { user: who, membership: Membership::Join } if who == user)
-        });
+        let joined = events.iter().any(
+            |event| matches!(&event.fact, Fact::RoomMember { user: who, membership: Membership::Join } if who == user),
+        );
         Ok(joined.then_some(events))
     }
 
@@ -190,9 +190,8 @@ pub(super) fn delayed_answer(reply: &Reply) -> Answer {
         200..300 => Answer::Ok,
         404 => Answer::Gone,
         429 => {
-            let body: Option<i64> = serde_json::from_slice::<Value>(&reply.body)
-                .ok()
-                .and_then(|json| json.get("retry_after_ms")?.as_i64());
+            let body: Option<i64> =
+                serde_json::from_slice::<Value>(&reply.body).ok().and_then(|json| json.get("retry_after_ms")?.as_i64());
             let header = reply.retry_after.and_then(|s| i64::try_from(s).ok()).map(|s| s.saturating_mul(1000));
             Answer::SlowDown(body.or(header).unwrap_or(2_000))
         }

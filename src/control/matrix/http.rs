@@ -13,8 +13,8 @@ use signalling::matrix::event::{Event, Fact};
 use signalling::matrix::request::{self, ApiError, Endpoint, TokenRequest};
 use signalling::matrix::server_name::server_of_user;
 
-use super::calls::HomeId;
 use super::Matrix;
+use super::calls::HomeId;
 
 /// Bytes of a request body.
 const MAX_BODY: usize = 64 << 10;
@@ -201,4 +201,3 @@ async fn transports(State(matrix): State<Matrix>) -> Response {
     let service = matrix.service_url();
     answer(StatusCode::OK, &json!({ "rtc_transports": [{ "type": "livekit", "livekit_service_url": service }] }))
 }
-

@@ -89,7 +89,9 @@ pub(super) struct Presence {
 pub(super) enum Came {
     Joined,
     /// `intended`: it said so itself.
-    Left { intended: bool },
+    Left {
+        intended: bool,
+    },
 }
 
 /// What the SFU is to do.
@@ -239,7 +241,10 @@ impl Service {
             Input::Pinged { home, result } => self.on_pinged(now, home, result),
             Input::Delayed { key, answer } => self.on_delayed(now, &key, answer),
             Input::Cleared { user, result } => {
-                let words = if result.is_ok() { "had a stale call membership cleared" } else { "has a stale call membership that could not be cleared" };
+                let words = match result {
+                    Ok(()) => "had a stale call membership cleared",
+                    Err(_) => "has a stale call membership that could not be cleared",
+                };
                 self.decisions.note(now, &user, words);
             }
             Input::Why { user, answer } => {
@@ -357,10 +362,11 @@ impl Service {
         let Some(known) = self.calls.revoke(now, room, identity) else { return };
         self.store.revoke(room, identity, now);
         self.order(Order::Remove { room: room.to_owned(), identity: identity.to_owned() });
+        if known.live.is_empty() {
+            return;
+        }
         self.decisions.note(now, &known.caller.user, &format!("was removed from a call: {}", why.words()));
-        if let Some(matrix_room) = matrix_room
-            && !known.live.is_empty()
-        {
+        if let Some(matrix_room) = matrix_room {
             self.ghosts.gone(now, room, &matrix_room, &known, 0);
         }
     }
@@ -455,9 +461,7 @@ impl Service {
             if home.ping_due.is_some_and(|due| due <= now) {
                 home.ping_due = None;
                 let server = home.server.clone();
-                spawn(&self.results, async move {
-                    Input::Pinged { home: HomeId(index), result: server.ping().await }
-                });
+                spawn(&self.results, async move { Input::Pinged { home: HomeId(index), result: server.ping().await } });
             }
         }
     }

@@ -86,7 +86,8 @@ impl Store {
             }
         };
         let (sender, writes) = sync_channel(WRITES);
-        let thread = std::thread::Builder::new().name("weir-store".to_owned()).spawn(move || write(&connection, &writes));
+        let thread =
+            std::thread::Builder::new().name("weir-store".to_owned()).spawn(move || write(&connection, &writes));
         match thread {
             Ok(_) => (Self(Some(sender)), loaded),
             Err(error) => {
@@ -117,7 +118,18 @@ impl Store {
             let sticky = known.dialect == Dialect::Sticky;
             let (rights, cap) = (bits(known.rights), bits(known.cap));
             connection.prepare_cached(sql)?.execute(params![
-                room, identity, matrix_room, slot, home, user, device, member, sticky, rights, cap, known.granted_at
+                room,
+                identity,
+                matrix_room,
+                slot,
+                home,
+                user,
+                device,
+                member,
+                sticky,
+                rights,
+                cap,
+                known.granted_at
             ])
         });
     }
@@ -158,7 +170,11 @@ impl Store {
                 ON CONFLICT DO UPDATE SET delay_id = ?4, timeout_ms = ?5";
             let timeout = i64::try_from(leave.timeout_ms).unwrap_or(i64::MAX);
             connection.prepare_cached(sql)?.execute(params![
-                leave.room, leave.user, leave.device, leave.delay_id, timeout
+                leave.room,
+                leave.user,
+                leave.device,
+                leave.delay_id,
+                timeout
             ])
         });
     }

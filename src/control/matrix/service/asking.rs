@@ -155,7 +155,8 @@ impl Service {
                 let (user, slot) = (&question.caller.user, &question.slot);
                 let room = room_name(&question.matrix_room, slot);
                 let inside = self.calls.is_live(&room, user, question.caller.device.as_deref());
-                let rights = self.admit(key, user, slot, question.dialect, inside).unwrap_or(Err(Refused::NotInRoom))?;
+                let rights =
+                    self.admit(key, user, slot, question.dialect, inside).unwrap_or(Err(Refused::NotInRoom))?;
                 Ok((rights, self.cap_of(key.0, &room, user, inside)?))
             }
             Purpose::Join { room, identity, .. } => {

@@ -19,7 +19,7 @@ const SECOND_THOUGHTS: i64 = 1_200;
 /// How long a leave that was sent may take to show in the room, ms.
 const SENT: i64 = 3_000;
 /// How long pages may take to come back after weir was restarted, ms.
-const RESTART: i64 = 30_000;
+const RESTART: i64 = 20_000;
 /// At most one clean-up of a membership in this time, ms.
 const ONCE_IN: i64 = 600_000;
 /// Departures and clean-ups remembered.
