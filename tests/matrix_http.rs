@@ -27,7 +27,7 @@ struct Node {
     home: Homeserver,
     weir: SocketAddr,
     http: reqwest::Client,
-    _server: Server,
+    server: Server,
 }
 
 fn config(home: &Homeserver) -> Config {
@@ -64,7 +64,7 @@ impl Node {
         change(&mut config);
         let server = Server::start(&config).unwrap();
         let weir = server.started().http[0];
-        Self { home, weir, http: reqwest::Client::new(), _server: server }
+        Self { home, weir, http: reqwest::Client::new(), server }
     }
 
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
@@ -306,6 +306,32 @@ async fn ejects_whoever_is_kicked_and_refuses_the_old_token() {
     node.home.push(node.weir, &[back]).await;
     let fresh = node.token(BOB).await;
     assert_eq!((node.validate(&fresh).await, node.validate(&token).await), (200, 401));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lets_everybody_back_with_their_tokens_after_a_restart_and_nobody_who_was_removed() {
+    let folder = std::env::temp_dir().join(format!("weir-restart-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("state.db").to_string_lossy().into_owned();
+    let mut node = Node::with(|config| config.matrix.state_file.clone_from(&file)).await;
+    let (alice, bob) = (node.token(ALICE).await, node.token(BOB).await);
+    let kick = node.home.set(ROOM, "m.room.member", BOB, ALICE, &json!({ "membership": "leave" }));
+    node.home.push(node.weir, &[kick]).await;
+    let back = node.home.member(ROOM, BOB, "join");
+    let started = Instant::now();
+    while node.validate(&bob).await != 401 {
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    node.home.push(node.weir, &[back]).await;
+    // Written by a thread of its own.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut again = config(&node.home);
+    again.matrix.state_file = file;
+    node.server = Server::start(&again).unwrap();
+    node.weir = node.server.started().http[0];
+    assert_eq!((node.validate(&alice).await, node.validate(&bob).await), (200, 401));
+    node.join(&alice).await;
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,9 @@ use signalling::room as signal;
 
 use super::{Config, IceServerConfig};
 
+/// How long a lost participant of a Matrix call is kept after its media went silent for ten seconds.
+const GHOST_WATCH: std::time::Duration = std::time::Duration::from_secs(1);
+
 impl Config {
     /// Settings of the room machine.
     pub fn signal_room(&self, node_id: &str) -> signal::Config {
@@ -36,6 +39,8 @@ impl Config {
             dynacast_pause_delay: self.video.dynacast_pause_delay.0,
             enable_remote_unmute: self.room.enable_remote_unmute,
             enable_data_tracks: self.enable_data_tracks,
+            // A session whose media is dead cannot be resumed; in Matrix its membership is a ghost from then on.
+            reconnect_grace: if self.matrix.is_on() { GHOST_WATCH } else { defaults.reconnect_grace },
             limits,
             ..defaults
         }

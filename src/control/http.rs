@@ -170,13 +170,11 @@ async fn validate(
 
 async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
     let (mut request, issued_at) = read_request(app, generation, query, headers)?;
-    if let Some(matrix) = &app.matrix {
-        matrix.check_join(&mut request.grants, issued_at).await?;
-    }
+    let may_create = may_create(app, &mut request, issued_at).await?;
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::Unavailable("server is stopping").into());
     }
-    match app.registry.check(&request.grants.room, request.grants.room_create).await {
+    match app.registry.check(&request.grants.room, may_create).await {
         // A resume is told to join anew by a message, not by a status.
         Err(Refusal::NoSuchRoom) if request.reconnect => Ok(()),
         result => Ok(result?),
@@ -256,13 +254,11 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
     }
     let full = || Refused::from(Refusal::Unavailable("server is full"));
     let _pending = app.pending.clone().try_acquire_owned().map_err(|_| full())?;
-    if let Some(matrix) = &app.matrix {
-        matrix.check_join(&mut request.grants, issued_at).await?;
-    }
+    let may_create = may_create(app, &mut request, issued_at).await?;
     let place = app.places.clone().try_acquire_owned().map_err(|_| full())?;
     let answered = tokio::time::timeout(FIRST_ANSWER, async {
         for _ in 0..ATTEMPTS {
-            match attempt(app, &request).await {
+            match attempt(app, &request, may_create).await {
                 Attempt::Over(result) => return result,
                 Attempt::RoomEnded => {}
             }
@@ -283,14 +279,24 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
     }
 }
 
+/// Whether this join may make its room. For calls of Matrix rooms, room state says whether it may happen at all, and what
+/// is left of the grants.
+async fn may_create(app: &App, request: &mut JoinRequest, issued_at: i64) -> Result<bool, Refusal> {
+    let admitted = match &app.matrix {
+        Some(matrix) => matrix.check_join(&mut request.grants, issued_at).await?,
+        None => false,
+    };
+    Ok(admitted || request.grants.room_create)
+}
+
 enum Attempt {
     Over(Result<Box<Conversation>, Refusal>),
     /// The room ended before it answered.
     RoomEnded,
 }
 
-async fn attempt(app: &Arc<App>, request: &JoinRequest) -> Attempt {
-    let room = match app.registry.enter(&request.grants.room, request.grants.room_create).await {
+async fn attempt(app: &Arc<App>, request: &JoinRequest, may_create: bool) -> Attempt {
+    let room = match app.registry.enter(&request.grants.room, may_create).await {
         Ok(room) => room,
         Err(refusal) => return Attempt::Over(Err(refusal)),
     };

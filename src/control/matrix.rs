@@ -202,17 +202,19 @@ impl Matrix {
     /// A token is shown at the door: may its bearer still come in, and with which rights now? Tokens for rooms that are
     /// no Matrix rooms are none of ours.
     ///
+    /// Gives whether the room may be made: after a restart nobody else brings a running call back.
+    ///
     /// # Errors
     /// With what the client is told.
-    pub(super) async fn check_join(&self, grants: &mut Grants, issued_at: i64) -> Result<(), Refusal> {
+    pub(super) async fn check_join(&self, grants: &mut Grants, issued_at: i64) -> Result<bool, Refusal> {
         if !is_matrix_room(&grants.room) {
-            return Ok(());
+            return Ok(false);
         }
         let (room, identity) = (grants.room.clone(), grants.identity.clone());
         let answer = self.ask(|answer| Input::Join { room, identity, issued_at, answer }).await;
         let rights = answer.unwrap_or(Err(Refused::HomeserverDown)).map_err(Refused::refusal)?;
         admission::narrow(grants, rights);
-        Ok(())
+        Ok(true)
     }
 
     /// A homeserver pushes. False when there is no place.
