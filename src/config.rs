@@ -16,6 +16,7 @@ mod media;
 mod room;
 mod rtc;
 mod units;
+mod webhook;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -33,6 +34,7 @@ pub use media::{AudioConfig, VideoConfig};
 pub use room::{CodecConfig, RoomConfig};
 pub use rtc::{Filter, IceServerConfig, RtcConfig};
 pub use units::{Bind, Cidr, PortRange, Seconds, Span};
+pub use webhook::WebhookConfig;
 
 /// API key of `weir serve --dev`.
 pub const DEV_KEY: &str = "devkey";
@@ -79,6 +81,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// Metrics and debug pages, on a listener of their own.
     pub prometheus: PrometheusConfig,
+    /// Who is told what happens in rooms.
+    pub webhook: WebhookConfig,
 }
 
 impl Config {
@@ -137,6 +141,7 @@ impl Config {
         self.limit.check()?;
         self.matrix.check()?;
         self.prometheus.check(self.port)?;
+        self.webhook.check(&self.keys)?;
         if self.rtc.tcp_port != 0 && self.rtc.tcp_port == self.port {
             return Err(ConfigError::new("`rtc.tcp_port` and `port` are the same: give them different TCP ports"));
         }

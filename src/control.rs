@@ -20,6 +20,8 @@ mod reports;
 mod room_task;
 pub mod server;
 pub mod system;
+mod twirp;
+mod webhook;
 mod ws;
 
 pub use redact::Redacted;

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use livekit_protocol::TrackSource;
 use livekit_protocol::participant_info::Kind;
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 use crate::room::api::Grants;
 
@@ -192,6 +194,11 @@ pub fn mint(claims: &Claims, secret: &str) -> Result<String, TokenError> {
     }
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).map_err(|_| TokenError::CannotSign)
+}
+
+/// The `sha256` claim for a webhook with this body: base64 of its SHA-256.
+pub fn body_hash(body: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(body))
 }
 
 impl Claims {

@@ -88,6 +88,8 @@ fn ranges_are_checked() {
         ("bind_addresses: [localhost:7880]", "no IP address"),
         ("port: 70000", "65535"),
         ("prometheus: {port: 7880}", "prometheus.port"),
+        ("webhook: {urls: [\"ftp://example.org\"]}", "webhook.urls"),
+        ("webhook: {api_key: other}", "webhook.api_key"),
         ("room: {enabled_codecs: [{mime: vp8}]}", "mime type"),
         ("video: {dynacast_pause_delay: soon}", "duration"),
     ] {

@@ -26,6 +26,7 @@ use super::matrix::{self, Matrix};
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::room_task::RoomInput;
+use super::twirp::{self, ApiRules};
 use super::ws::{self, Conversation, WsRules};
 
 /// What the routes share.
@@ -45,6 +46,7 @@ pub(super) struct App {
     pub(super) places: Arc<Semaphore>,
     pub(super) draining: AtomicBool,
     pub(super) next_connection: AtomicU64,
+    pub(super) api: ApiRules,
 }
 
 /// How long a room may take for its first answer. Clients wait 5 seconds for the upgrade.
@@ -83,6 +85,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/rtc/v1", any(async |app, ws, query, headers| join(app, Generation::V1, ws, query, headers).await))
         .route("/rtc/validate", get(async |app, query, headers| validate(app, Generation::V0, query, headers).await))
         .route("/rtc/v1/validate", get(async |app, query, headers| validate(app, Generation::V1, query, headers).await))
+        .route("/twirp/{*route}", any(twirp::serve))
         .fallback(async || StatusCode::NOT_FOUND)
         .with_state(app.clone());
     let router = match &app.matrix {
@@ -119,6 +122,9 @@ fn served_path(path: &str) -> Option<Cow<'_, str>> {
     let trimmed = collapsed.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(&collapsed);
     if let Some(at) = collapsed.find(MATRIX) {
         return collapsed.get(at..).map(|served| Cow::Owned(served.to_owned()));
+    }
+    if let Some(at) = trimmed.rfind(twirp::PREFIX) {
+        return trimmed.get(at..).map(|served| Cow::Owned(served.to_owned()));
     }
     match ENDPOINTS.iter().find(|endpoint| trimmed.ends_with(**endpoint)) {
         Some(endpoint) => Some(Cow::Borrowed(endpoint)),
@@ -237,7 +243,7 @@ fn read_request(
 }
 
 /// The token of an `Authorization: Bearer` header. Another scheme is not ours: a proxy in front may have put it there.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -352,6 +358,7 @@ mod tests {
             ("/livekit/sfu/rtc/v1", "/rtc/v1"),
             ("/livekit/sfu//rtc/v1/validate", "/rtc/v1/validate"),
             ("/a/rtc/validate", "/rtc/validate"),
+            ("/a//twirp/livekit.RoomService/ListRooms", "/twirp/livekit.RoomService/ListRooms"),
             ("/", "/"),
             ("//", "/"),
             ("/other", "/other"),

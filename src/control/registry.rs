@@ -17,6 +17,7 @@ use super::matrix::Notices;
 use super::metrics::Metrics;
 use super::reports::RouteChange;
 use super::room_task::{self, RoomInput, RoomTask};
+use super::webhook::Webhooks;
 use crate::mailbox::Mailbox;
 use crate::media::clock::{Clock, unix_now};
 
@@ -62,15 +63,46 @@ pub(super) struct RoomContext {
     pub(super) auto_create: bool,
     /// Where Matrix learns who is in a call.
     pub(super) notices: Option<Notices>,
+    /// Who is told what happens in rooms; `None`: nobody.
+    pub(super) webhooks: Option<Webhooks>,
+}
+
+/// What a room is made with where whoever makes it may choose.
+#[derive(Debug, Default)]
+pub(super) struct RoomSettings {
+    /// Seconds; `None`: as configured.
+    pub(super) empty_timeout: Option<u32>,
+    /// Seconds; `None`: as configured.
+    pub(super) departure_timeout: Option<u32>,
+    /// 0: as configured.
+    pub(super) max_participants: u32,
+    pub(super) metadata: String,
 }
 
 #[derive(Debug)]
 enum Question {
-    Enter { room: String, may_create: bool, answer: oneshot::Sender<Result<RoomHandle, Refusal>> },
-    Check { room: String, may_create: bool, answer: oneshot::Sender<Result<(), Refusal>> },
-    Find { room: String, answer: oneshot::Sender<Option<RoomHandle>> },
-    All { answer: oneshot::Sender<Vec<RoomHandle>> },
-    Ended { room: String, number: u64 },
+    Enter {
+        room: String,
+        may_create: bool,
+        settings: RoomSettings,
+        answer: oneshot::Sender<Result<RoomHandle, Refusal>>,
+    },
+    Check {
+        room: String,
+        may_create: bool,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Find {
+        room: String,
+        answer: oneshot::Sender<Option<RoomHandle>>,
+    },
+    All {
+        answer: oneshot::Sender<Vec<RoomHandle>>,
+    },
+    Ended {
+        room: String,
+        number: u64,
+    },
     Drain,
 }
 
@@ -102,7 +134,14 @@ impl Registry {
     /// The room of this name, made if it is not there and may be.
     pub(super) async fn enter(&self, room: &str, may_create: bool) -> Result<RoomHandle, Refusal> {
         let room = room.to_owned();
-        self.ask(|answer| Question::Enter { room, may_create, answer }).await.unwrap_or(Err(STOPPING))
+        let settings = RoomSettings::default();
+        self.ask(|answer| Question::Enter { room, may_create, settings, answer }).await.unwrap_or(Err(STOPPING))
+    }
+
+    /// The room of this name as it is, or a new one with these settings.
+    pub(super) async fn create(&self, room: String, settings: RoomSettings) -> Result<RoomHandle, Refusal> {
+        let question = |answer| Question::Enter { room, may_create: true, settings, answer };
+        self.ask(question).await.unwrap_or(Err(STOPPING))
     }
 
     /// Whether [`Self::enter`] would give a room.
@@ -159,19 +198,19 @@ impl Table {
     async fn run(mut self, mut questions: mpsc::Receiver<Question>) {
         while let Some(question) = questions.recv().await {
             match question {
-                Question::Enter { room, may_create, answer } => {
+                Question::Enter { room, may_create, settings, answer } => {
                     let result = match self.check(&room, may_create) {
                         Ok(Some(handle)) => Ok(handle),
-                        Ok(None) => self.create(&room).await,
+                        Ok(None) => self.create(&room, settings).await,
                         Err(refusal) => Err(refusal),
                     };
                     let _ = answer.send(result);
                 }
+                Question::Find { room, answer } => {
+                    let _ = answer.send(self.find(&room).cloned());
+                }
                 Question::Check { room, may_create, answer } => {
                     let _ = answer.send(self.check(&room, may_create).map(|_| ()));
-                }
-                Question::Find { room, answer } => {
-                    let _ = answer.send(self.rooms.get(&room).cloned());
                 }
                 Question::All { answer } => {
                     let _ = answer.send(self.rooms.values().cloned().collect());
@@ -182,13 +221,17 @@ impl Table {
         }
     }
 
+    /// One that has ended but has not said so yet counts as gone.
+    fn find(&self, room: &str) -> Option<&RoomHandle> {
+        self.rooms.get(room).filter(|handle| !handle.inputs.is_closed())
+    }
+
     /// The room, or `None` where one may be made.
     fn check(&self, room: &str, may_create: bool) -> Result<Option<RoomHandle>, Refusal> {
         if self.draining {
             return Err(STOPPING);
         }
-        // One that has ended but has not said so yet counts as gone.
-        if let Some(handle) = self.rooms.get(room).filter(|handle| !handle.inputs.is_closed()) {
+        if let Some(handle) = self.find(room) {
             return Ok(Some(handle.clone()));
         }
         if !may_create && !self.context.auto_create {
@@ -200,7 +243,7 @@ impl Table {
         Ok(None)
     }
 
-    async fn create(&mut self, name: &str) -> Result<RoomHandle, Refusal> {
+    async fn create(&mut self, name: &str, settings: RoomSettings) -> Result<RoomHandle, Refusal> {
         let full = Refusal::Unavailable("no media thread");
         let load = |thread: &ThreadInfo| thread.load.load(Ordering::Relaxed);
         let index = (0..self.threads.len()).min_by_key(|i| self.threads.get(*i).map(load)).ok_or(full)?;
@@ -214,10 +257,10 @@ impl Table {
             ufrag_prefix: thread.ufrag_prefix.clone(),
             candidates: thread.candidates.clone(),
             fingerprint: self.context.fingerprint,
-            empty_timeout: None,
-            departure_timeout: None,
-            max_participants: 0,
-            metadata: String::new(),
+            empty_timeout: settings.empty_timeout,
+            departure_timeout: settings.departure_timeout,
+            max_participants: settings.max_participants,
+            metadata: settings.metadata,
         };
         let now = now(self.context.clock);
         let room = Room::new(params, self.context.config.clone(), now);

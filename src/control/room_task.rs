@@ -205,7 +205,7 @@ impl RoomTask {
             }
             Output::Media(command) => self.media_command(command),
             Output::RefreshToken { connection, grants } => self.refresh(connection, &grants),
-            Output::Notice(notice) => self.notice(&notice),
+            Output::Notice(notice) => self.notice(notice),
             Output::Admin { id, answer } => {
                 if let Some(question) = self.questions.remove(&id) {
                     let _ = question.send(answer);
@@ -275,13 +275,13 @@ impl RoomTask {
         }
     }
 
-    fn notice(&self, notice: &Notice) {
+    fn notice(&self, notice: Notice) {
         if let Some(matrix) = &self.context.notices {
-            matrix.tell(self.room.name(), notice);
+            matrix.tell(self.room.name(), &notice);
         }
         let metrics = &self.context.metrics;
         let room = Redacted(self.room.name());
-        match notice {
+        match &notice {
             Notice::RoomStarted(_) => tracing::info!(%room, "room started"),
             Notice::RoomFinished(_) => tracing::info!(%room, "room finished"),
             Notice::ParticipantJoined(_, who) => {
@@ -304,6 +304,9 @@ impl RoomTask {
             Notice::TrackUnpublished(_, who, track) => {
                 tracing::debug!(%room, participant = %who.sid, track = %track.sid, "track unpublished");
             }
+        }
+        if let Some(webhooks) = &self.context.webhooks {
+            webhooks.tell(notice);
         }
     }
 }

@@ -17,6 +17,8 @@ use super::matrix;
 use super::metrics::Metrics;
 use super::registry::{Registry, RoomContext, ThreadInfo};
 use super::reports::Reports;
+use super::twirp::ApiRules;
+use super::webhook::Webhooks;
 use super::ws::WsRules;
 use super::{addresses, admin};
 use crate::config::{Config, ConfigError, plain};
@@ -64,6 +66,7 @@ pub struct Server {
     started: Started,
     stopping: watch::Sender<bool>,
     places: usize,
+    webhooks: Option<Webhooks>,
     media: Option<MediaThreads>,
 }
 
@@ -101,6 +104,7 @@ impl Server {
             advertised,
         };
         let matrix_queue = config.matrix.is_on().then(matrix::prepare);
+        let webhooks = webhooks(config, &auth, &metrics)?;
         let context = RoomContext {
             config: Arc::new(config.signal_room(&node_id(&fingerprint))),
             clock,
@@ -111,6 +115,7 @@ impl Server {
             max_pending_joins: size(config.limit.max_pending_joins),
             auto_create: config.room.auto_create,
             notices: matrix_queue.as_ref().map(|(notices, _)| notices.clone()),
+            webhooks: webhooks.clone(),
         };
         let registry = start_rooms(context, link, &started.advertised);
         let matrix = match matrix_queue {
@@ -136,7 +141,7 @@ impl Server {
             tokio::spawn(listener::serve(listener, admin::router(app.clone()), rules.clone()));
         }
         let places = size(config.limit.max_participants);
-        Ok(Self { app, started, stopping, places, media: Some(media) })
+        Ok(Self { app, started, stopping, places, webhooks, media: Some(media) })
     }
 
     /// Where it listens.
@@ -154,6 +159,15 @@ impl Server {
             }
         };
         let _ = tokio::time::timeout(FAREWELL, all_gone).await;
+        if let Some(webhooks) = &self.webhooks {
+            let all_told = async {
+                while !self.app.registry.all().await.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                webhooks.flush().await;
+            };
+            let _ = tokio::time::timeout(FAREWELL, all_told).await;
+        }
         let _ = self.stopping.send(true);
     }
 }
@@ -188,7 +202,19 @@ fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metric
         places: Arc::new(Semaphore::new(size(limit.max_participants))),
         draining: AtomicBool::new(false),
         next_connection: AtomicU64::new(1),
+        api: ApiRules::new(size(limit.max_room_name_length), size(limit.max_metadata_size)),
     }
+}
+
+/// Nothing is sent, and no client made, where no receiver is configured.
+fn webhooks(config: &Config, auth: &Arc<Auth>, metrics: &Arc<Metrics>) -> Result<Option<Webhooks>, ServerError> {
+    let receivers = config.webhook.receivers()?;
+    if receivers.is_empty() {
+        return Ok(None);
+    }
+    let key = config.webhook.api_key.clone();
+    let webhooks = Webhooks::start(receivers, key, auth.clone(), metrics.clone());
+    webhooks.map(Some).map_err(|error| ServerError::Start(format!("cannot send webhooks: {error}")))
 }
 
 fn start_rooms(context: RoomContext, link: MediaLink, advertised: &[IpAddr]) -> Registry {

@@ -74,7 +74,7 @@ impl Room {
         let id = self.find(identity)?;
         let track = self.own_track(id, track_sid).ok_or(AdminError::NotFound("track does not exist"))?;
         if !muted && !self.config.enable_remote_unmute {
-            return Err(AdminError::Denied("remote unmute is not enabled"));
+            return Err(AdminError::Precondition("remote unmute not enabled"));
         }
         self.mute_remotely(cx, id, track, muted);
         let info = self.tracks.get(&track).map(|track| track.info.clone()).unwrap_or_default();

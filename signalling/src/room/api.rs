@@ -292,6 +292,9 @@ pub enum AdminError {
     /// Twirp `invalid_argument`.
     #[error("{0}")]
     Invalid(&'static str),
+    /// Twirp `failed_precondition`: the operator does not permit it.
+    #[error("{0}")]
+    Precondition(&'static str),
     /// Twirp `permission_denied`.
     #[error("{0}")]
     Denied(&'static str),

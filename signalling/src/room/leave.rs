@@ -68,6 +68,10 @@ impl Room {
             self.connections.remove(&connection);
             cx.close(connection);
         }
+        if self.lifetime.draining {
+            // It comes back to another node or another run; nobody waits for it here.
+            self.remove(cx, id, Reason::ServerShutdown);
+        }
     }
 
     /// Removes it for good and tells it so.
@@ -168,6 +172,9 @@ impl Room {
             self.timers.cancel(Timer::Of(id, task));
         }
         if participant.moving.is_some() {
+            if self.lifetime.draining {
+                self.remove(cx, id, Reason::ServerShutdown);
+            }
             return;
         }
         let closing = self.timers.is_set(Timer::Of(id, Task::ClosedByPeer));

@@ -1,0 +1,180 @@
+//! LiveKit's server API: `POST /twirp/livekit.RoomService/<Method>`, in protobuf and JSON, as the Twirp protocol has it
+//! (github.com/twitchtv/twirp, docs/spec_v7.md), so that existing server SDKs and tools work.
+//!
+//! A request passes in this order: its route, its token, the grant the method needs, then its body. So only holders of a
+//! key make weir read a body. What a method does is in [`rooms`], and in the room machine behind it.
+
+mod error;
+mod json;
+mod rooms;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::Method as HttpMethod;
+use axum::response::{IntoResponse, Response};
+use signalling::token::{Claims, VideoGrant};
+use tokio::sync::Semaphore;
+
+use super::http::{App, bearer};
+use error::{Code, TwirpError};
+use wire::Wire;
+
+/// What the path of a call starts with.
+pub(super) const PREFIX: &str = "/twirp/";
+/// Longest body, bytes.
+const MAX_BODY: usize = 10 << 20;
+/// Calls answered at once; further ones wait. Each may hold a body.
+const PLACES: usize = 32;
+/// How long a call may take in all, its body and the wait for a place included. SDKs give up after 10 to 60 seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Services LiveKit has and weir does not: said to be so, rather than not to exist.
+const OTHER_SERVICES: [&str; 5] =
+    ["livekit.Egress", "livekit.Ingress", "livekit.SIP", "livekit.AgentDispatchService", "livekit.Connector"];
+
+/// Bounds of the server API.
+#[derive(Debug)]
+pub(super) struct ApiRules {
+    places: Semaphore,
+    /// Bytes of a room name.
+    room_name: usize,
+    /// Bytes of room metadata.
+    metadata: usize,
+}
+
+impl ApiRules {
+    /// With bounds in bytes.
+    pub(super) fn new(room_name: usize, metadata: usize) -> Self {
+        Self { places: Semaphore::new(PLACES), room_name, metadata }
+    }
+}
+
+/// Methods of `livekit.RoomService` that weir has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    CreateRoom,
+    ListRooms,
+    DeleteRoom,
+    ListParticipants,
+    GetParticipant,
+    RemoveParticipant,
+    MutePublishedTrack,
+    UpdateParticipant,
+    UpdateSubscriptions,
+    SendData,
+    UpdateRoomMetadata,
+}
+
+impl Method {
+    /// By the last two parts of the path.
+    fn of(service: &str, name: &str) -> Result<Self, TwirpError> {
+        if OTHER_SERVICES.contains(&service) {
+            return Err(TwirpError::new(Code::Unimplemented, "weir does not have this service"));
+        }
+        let bad_route = TwirpError::new(Code::BadRoute, "no handler for this path");
+        if service != "livekit.RoomService" {
+            return Err(bad_route);
+        }
+        Ok(match name {
+            "CreateRoom" => Self::CreateRoom,
+            "ListRooms" => Self::ListRooms,
+            "DeleteRoom" => Self::DeleteRoom,
+            "ListParticipants" => Self::ListParticipants,
+            "GetParticipant" => Self::GetParticipant,
+            "RemoveParticipant" => Self::RemoveParticipant,
+            "MutePublishedTrack" => Self::MutePublishedTrack,
+            "UpdateParticipant" => Self::UpdateParticipant,
+            "UpdateSubscriptions" => Self::UpdateSubscriptions,
+            "SendData" => Self::SendData,
+            "UpdateRoomMetadata" => Self::UpdateRoomMetadata,
+            "ForwardParticipant" | "MoveParticipant" | "PerformRpc" => {
+                return Err(TwirpError::new(Code::Unimplemented, "weir does not have this method"));
+            }
+            _ => return Err(bad_route),
+        })
+    }
+
+    /// Whether the grant allows the method, for some room at least.
+    const fn is_allowed(self, grant: &VideoGrant) -> bool {
+        match self {
+            Self::CreateRoom | Self::DeleteRoom => grant.room_create,
+            Self::ListRooms => grant.room_list,
+            _ => grant.room_admin,
+        }
+    }
+}
+
+/// Who calls: the grant of a verified token.
+struct Caller(VideoGrant);
+
+/// LiveKit answers missing grants like missing tokens, and tools look for that.
+const NOT_ALLOWED: TwirpError = TwirpError::new(Code::Unauthenticated, "permissions denied");
+
+impl Caller {
+    fn of(claims: Claims, method: Method) -> Result<Self, TwirpError> {
+        let grant = claims.video.unwrap_or_default();
+        if method.is_allowed(&grant) { Ok(Self(grant)) } else { Err(NOT_ALLOWED) }
+    }
+
+    /// Whether it administers this very room.
+    fn check_room(&self, room: &str) -> Result<(), TwirpError> {
+        if !room.is_empty() && self.0.room_admin && self.0.room == room { Ok(()) } else { Err(NOT_ALLOWED) }
+    }
+}
+
+/// The handler of everything below [`PREFIX`].
+pub(super) async fn serve(State(app): State<Arc<App>>, Path(route): Path<String>, request: Request) -> Response {
+    let answered = tokio::time::timeout(PATIENCE, answer(&app, &route, request)).await;
+    let result = answered.unwrap_or(Err(TwirpError::new(Code::Unavailable, "the call took too long")));
+    let code = result.as_ref().map_or_else(TwirpError::code, |_| "ok");
+    app.metrics.api_requests.with_label_values(&[code]).inc();
+    result.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn answer(app: &App, route: &str, request: Request) -> Result<Response, TwirpError> {
+    let (service, name) = route.split_once('/').unwrap_or((route, ""));
+    let method = Method::of(service, name)?;
+    if request.method() != HttpMethod::POST {
+        return Err(TwirpError::new(Code::BadRoute, "unsupported HTTP method (only POST is allowed)"));
+    }
+    let wire = Wire::of(request.headers())?;
+    let token = bearer(request.headers()).filter(|token| !token.is_empty()).ok_or(NOT_ALLOWED)?;
+    let claims = app.auth.claims(token).map_err(|error| TwirpError::made(Code::Unauthenticated, error.to_string()))?;
+    let caller = Caller::of(claims, method)?;
+    let closed = |_| TwirpError::new(Code::Unavailable, "server is stopping");
+    let _place = app.api.places.acquire().await.map_err(closed)?;
+    let body = read_body(request).await?;
+    rooms::call(app, method, &caller, wire, &body).await
+}
+
+async fn read_body(request: Request) -> Result<Bytes, TwirpError> {
+    to_bytes(request.into_body(), MAX_BODY)
+        .await
+        .map_err(|_| TwirpError::new(Code::Malformed, "the body ended early or is larger than 10 MiB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admins_reach_their_own_room_only() {
+        let grant = VideoGrant { room_admin: true, room: "mine".to_owned(), ..VideoGrant::default() };
+        let caller = Caller(grant);
+        assert!(caller.check_room("mine").is_ok());
+        assert!(caller.check_room("other").is_err());
+        assert!(Caller(VideoGrant { room_admin: true, ..VideoGrant::default() }).check_room("").is_err());
+    }
+
+    #[test]
+    fn joining_a_room_allows_no_method() {
+        let grant = VideoGrant { room_join: true, room: "mine".to_owned(), ..VideoGrant::default() };
+        for name in ["CreateRoom", "ListRooms", "DeleteRoom", "GetParticipant", "SendData", "UpdateRoomMetadata"] {
+            let method = Method::of("livekit.RoomService", name);
+            assert!(method.is_ok_and(|method| !method.is_allowed(&grant)), "{name}");
+        }
+    }
+}
