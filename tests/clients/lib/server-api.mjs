@@ -65,7 +65,8 @@ export class PythonApi {
   call(method, ask) {
     const answer = new Promise((resolve, reject) => this.waiting.push({ resolve, reject }));
     this.process.stdin.write(`${JSON.stringify({ method, ask })}\n`);
-    return within(`${method} by python`, 15_000, answer);
+    // Long enough for a busy machine to start Python.
+    return within(`${method} by python`, 40_000, answer);
   }
 
   /** Checks webhooks with the package's own receiver; returns the names of their events. */
