@@ -27,7 +27,7 @@ pub(super) fn run(args: &WhyArgs) -> Result<(), String> {
     if admin.port == 0 {
         return Err("`prometheus.port` is 0: weir has no listener for this; set it and restart weir".to_owned());
     }
-    let ip = admin.bind_addresses.first().map_or(std::net::Ipv4Addr::LOCALHOST.into(), |bind| bind.0);
+    let ip = admin.bind_addresses.first().map_or_else(|| std::net::Ipv4Addr::LOCALHOST.into(), |bind| bind.0);
     let ip = if ip.is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { ip };
     let address = SocketAddr::new(ip, admin.port);
     let answer = ask(address, &args.user).map_err(|e| format!("cannot ask weir at {address}: {e}; is it running?"))?;

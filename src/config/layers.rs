@@ -8,7 +8,7 @@ use signalling::room as signal;
 use super::{Config, IceServerConfig};
 
 /// How long a lost participant of a Matrix call is kept after its media went silent for ten seconds.
-const GHOST_WATCH: std::time::Duration = std::time::Duration::from_secs(1);
+const GHOST_WATCH: Duration = Duration::from_secs(1);
 
 impl Config {
     /// Settings of the room machine.

@@ -34,7 +34,7 @@ pub(super) struct Coalesced<V> {
 impl<V: Clone> Coalesced<V> {
     /// Remembers at most `limit` answers.
     pub(super) fn new(limit: usize) -> Self {
-        Self { cells: std::sync::Mutex::default(), limit }
+        Self { cells: Default::default(), limit }
     }
 
     /// The answer, from memory or by asking. `ask` gives it with how long it is good.

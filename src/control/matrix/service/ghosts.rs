@@ -163,15 +163,15 @@ impl Service {
                 }
             }
             // Encrypted memberships cannot be read: unless a leave was seen, one is sent.
-            (None, Dialect::Sticky, Some(member)) if joined && !view.sticky_left(&user, member) => {
-                if self.ghosts.may_clear(now, &matrix_room, member) {
-                    self.ghosts.sent += 1;
-                    let (member, txn) = (member.clone(), format!("weir-{now}-{}", self.ghosts.sent));
-                    spawn(&self.results, async move {
-                        let result = server.send_sticky_leave(&matrix_room, &user, &member, &txn).await;
-                        Input::Cleared { user, result }
-                    });
-                }
+            (None, Dialect::Sticky, Some(member))
+                if joined && !view.sticky_left(&user, member) && self.ghosts.may_clear(now, &matrix_room, member) =>
+            {
+                self.ghosts.sent += 1;
+                let (member, txn) = (member.clone(), format!("weir-{now}-{}", self.ghosts.sent));
+                spawn(&self.results, async move {
+                    let result = server.send_sticky_leave(&matrix_room, &user, &member, &txn).await;
+                    Input::Cleared { user, result }
+                });
             }
             _ => {}
         }
