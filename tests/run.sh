@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-GROUPS_IN_ORDER=(setup fmt lints core unit docs clients bench)
+GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix bench)
 OUT=$PWD/tests/.out
 CACHE=$PWD/tests/.cache
 CLIENTS=$PWD/tests/clients
@@ -21,13 +21,14 @@ Without a group, runs them all, in this order:
   unit     unit tests, simulation, fuzz corpora, documentation examples (cargo test)
   docs     the documentation builds without a warning
   clients  real clients against a real weir: Chromium, Firefox and a Python program
+  matrix   Element Call and LiveKit clients in calls of a real homeserver (Synapse)
   bench    each benchmark runs once, to show that it runs
 
-`clients` prepares what it needs by itself. Part of it: tests/clients/run NAME, with a part of the name of a file in
-tests/clients/scenarios. All traffic of the clients stays in a network namespace of its own.
+`clients` and `matrix` prepare what they need by themselves. Part of them: tests/clients/run NAME, tests/matrix/run NAME,
+with a part of the name of a file in their folder scenarios. All traffic stays in a network namespace of its own.
 
 Logs are in tests/.out/GROUP.log. What real clients saw when a scenario failed (screenshots, their consoles, the
-server's log) is in tests/.out/clients. Nothing is installed outside this folder but Debian packages, and those only as
+server's log) is in tests/.out/clients; pictures of the calls of Element Call are in tests/.out/matrix. Nothing is installed outside this folder but Debian packages, and those only as
 root or with a sudo that asks no password; otherwise the command to run is printed.
 HELP
 }
@@ -85,7 +86,7 @@ group() {
       good=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) passed; .*/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) failed; .*/\1/p')
       ;;
-    clients)
+    clients | matrix)
       good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
       ;;
@@ -183,10 +184,19 @@ setup_python() {
     sha256sum "$CLIENTS/requirements.txt" >"$stamp"
 }
 
+setup_synapse() {
+  local stamp=$CACHE/venv-synapse/.stamp wanted=$PWD/tests/matrix/requirements.txt
+  done_already "$stamp" "$wanted" && "$CACHE/venv-synapse/bin/python" -c 'import synapse' && return
+  rm -rf "$CACHE/venv-synapse"
+  python3 -m venv "$CACHE/venv-synapse" &&
+    "$CACHE/venv-synapse/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: -r "$wanted" &&
+    sha256sum "$wanted" >"$stamp"
+}
+
 # Runs without `set -e` (its result is asked for), so every step is chained.
 run_setup() {
   local part
-  for part in rust packages npm python; do
+  for part in rust packages npm python synapse; do
     "setup_$part" || { echo "setup of $part failed"; return 1; }
     echo "$part: ready"
   done
@@ -202,16 +212,20 @@ group_core() { step core 900 cargo check --locked -p weir --lib --no-default-fea
 group_unit() { step unit 2400 cargo test --locked --workspace --no-fail-fast; }
 group_docs() { RUSTDOCFLAGS="-D warnings" step docs 900 cargo doc --locked --workspace --no-deps; }
 
-group_clients() {
+# prepare GROUP : what real clients need, and the binary.
+prepare() {
   if ! done_already "$CLIENTS/node_modules/.stamp" "$CLIENTS/package-lock.json" ||
-    ! done_already "$CACHE/venv/.stamp" "$CLIENTS/requirements.txt" || [[ -n $(missing_packages) ]]; then
-    step clients 1500 "${BASH_SOURCE[0]}" --inside-setup || return
+    ! done_already "$CACHE/venv/.stamp" "$CLIENTS/requirements.txt" ||
+    ! done_already "$CACHE/venv-synapse/.stamp" "$PWD/tests/matrix/requirements.txt" || [[ -n $(missing_packages) ]]; then
+    step "$1" 1500 "${BASH_SOURCE[0]}" --inside-setup || return
   fi
   # As `unit` builds it: the same features, so the same build. It holds the weir binary too.
-  step clients 2400 cargo test --locked --workspace --no-run || return
-  rm -rf "$OUT/clients"
-  step clients 1200 "$CLIENTS/run"
+  step "$1" 2400 cargo test --locked --workspace --no-run || return
+  rm -rf "${OUT:?}/$1"
 }
+
+group_clients() { prepare clients && step clients 1200 "$CLIENTS/run"; }
+group_matrix() { prepare matrix && step matrix 600 "$PWD/tests/matrix/run"; }
 
 group_bench() {
   if ! compgen -G 'benches/*.rs' >/dev/null && ! compgen -G '*/benches/*.rs' >/dev/null; then

@@ -10,7 +10,7 @@ import { WEIR } from './paths.mjs';
 import { mint } from './token.mjs';
 import { NotYet, until, within } from './until.mjs';
 
-function freeTcpPort() {
+export function freeTcpPort() {
   return new Promise((resolve, reject) => {
     const server = createServer().once('error', reject);
     server.listen(0, '127.0.0.1', () => {
@@ -38,6 +38,7 @@ export class Weir {
     return weir;
   }
 
+  /** `extra` is more configuration, or a function of this server that returns it. */
   yaml({ level = process.env.WEIR_TEST_LOG ?? 'debug', extra = '' }) {
     return `# written by tests/clients/lib/weir.mjs
 port: ${this.httpPort}
@@ -50,7 +51,7 @@ keys:
   ${this.key}: ${this.secret}
 logging:
   level: ${level}
-${extra}`;
+${typeof extra === 'function' ? extra(this) : extra}`;
   }
 
   /** Starts the process, again after a stop: same ports, same keys, log appended. */
@@ -74,6 +75,11 @@ ${extra}`;
         throw new NotYet(String(error.cause ?? error));
       }
     }, 50);
+  }
+
+  /** Where a homeserver and clients find it over HTTP. */
+  get base() {
+    return `http://localhost:${this.httpPort}`;
   }
 
   get url() {

@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# An encrypted call between two people on this machine: Synapse, weir and Element Call, installed into a folder of their
+# own. All HTTP is on loopback; media is on the machine's own addresses as well, because browsers send none to loopback.
+# `deploy/demo.sh --help` says more.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+home=${WEIR_DEMO:-$PWD/demo}
+base=${WEIR_DEMO_PORT:-18800}
+
+synapse_version=1.163.2
+element_call_version=0.26.1
+
+weir_port=$base
+homeserver_port=$((base + 8))
+page_port=$((base + 9))
+
+usage() {
+  cat <<HELP
+usage: deploy/demo.sh [--down]
+
+Starts a homeserver (Synapse), weir and Element Call on this machine and prints one link for Alice and one for Bob: open
+both in one browser and join, and they are in an encrypted call. Running it again prints the links again.
+
+  --down    stops everything; the folder stays, delete it to begin anew
+
+It needs Python 3 with venv, Node 18.19 or newer with npm, and Rust unless there is a weir: the one in WEIR_BIN, in
+target/ or in the path is taken.
+
+  WEIR_DEMO        folder that everything is installed into and kept in (now $home)
+  WEIR_DEMO_PORT   first of ten ports on loopback (now $base)
+HELP
+}
+
+say() { printf '%s\n' "$*"; }
+fail() {
+  say "$*" >&2
+  exit 1
+}
+
+# ---- processes --------------------------------------------------------------------------------------------------
+
+# running NAME : whether what the pid file names is still the process that was started.
+running() {
+  local pid
+  pid=$(cat "$home/$1.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && ps -o args= -p "$pid" | grep -qF "$home"
+}
+
+# start NAME COMMAND... : in the background, output to NAME.log.
+start() {
+  local name=$1
+  shift
+  (cd "$home" && exec nohup "$@" >>"$home/$name.log" 2>&1 </dev/null) &
+  echo $! >"$home/$name.pid"
+}
+
+# wait_for NAME SECONDS COMMAND... : until the command succeeds; fails when the process ends first.
+wait_for() {
+  local name=$1 limit=$2 begin=$SECONDS
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    running "$name" || { tail -n 15 "$home/$name.log" >&2; fail "$name ended; its log is $home/$name.log"; }
+    ((SECONDS - begin < limit)) || fail "$name does not answer after $limit s; its log is $home/$name.log"
+    sleep 0.2
+  done
+}
+
+answers() {
+  python3 - "$1" <<'PYTHON'
+import sys, urllib.request
+urllib.request.urlopen(sys.argv[1], timeout=3)
+PYTHON
+}
+
+stop_all() {
+  local name pid
+  for name in pages weir synapse; do
+    if running "$name"; then
+      pid=$(cat "$home/$name.pid")
+      kill "$pid"
+      for _ in {1..100}; do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+      done
+      kill -KILL "$pid" 2>/dev/null || true
+      say "$name: stopped"
+    fi
+    rm -f "$home/$name.pid"
+  done
+}
+
+# ---- what is needed ---------------------------------------------------------------------------------------------
+
+find_weir() {
+  local path
+  for path in "${WEIR_BIN:-}" "${CARGO_TARGET_DIR:-$root/target}"/{release,debug}/weir "$(command -v weir || true)"; do
+    if [[ -n $path && -x $path ]]; then
+      echo "$path"
+      return
+    fi
+  done
+}
+
+check_tools() {
+  local missing=()
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("Python 3 with venv (Debian: python3-venv)")
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 18 || (a === 18 && b >= 19) ? 0 : 1)' 2>/dev/null ||
+    missing+=("Node 18.19 or newer (Debian: nodejs)")
+  command -v npm >/dev/null || missing+=("npm (Debian: npm)")
+  command -v ps >/dev/null || missing+=("ps (Debian: procps)")
+  if [[ -z $(find_weir) ]]; then
+    command -v cargo >/dev/null || missing+=("Rust (https://rustup.rs), or a weir named by WEIR_BIN")
+    command -v cc >/dev/null || missing+=("a C compiler (Debian: build-essential)")
+  fi
+  if [[ ${#missing[@]} -gt 0 ]]; then
+    say "missing:" >&2
+    printf '  %s\n' "${missing[@]}" >&2
+    exit 1
+  fi
+}
+
+install_all() {
+  if [[ -z $(find_weir) ]]; then
+    say "weir: building it, which takes some minutes"
+    cargo build --release --locked --manifest-path "$root/Cargo.toml"
+  fi
+  if [[ $(cat "$home/synapse.version" 2>/dev/null) != "$synapse_version" ]]; then
+    say "Synapse $synapse_version: installing from PyPI"
+    rm -rf "$home/venv"
+    python3 -m venv "$home/venv"
+    "$home/venv/bin/pip" install --quiet --disable-pip-version-check "matrix-synapse==$synapse_version"
+    echo "$synapse_version" >"$home/synapse.version"
+  fi
+  if [[ $(cat "$home/element-call.version" 2>/dev/null) != "$element_call_version" ]]; then
+    say "Element Call $element_call_version: installing from npm"
+    npm --prefix "$home" --loglevel=error install --ignore-scripts --no-audit --no-fund --no-save \
+      "@element-hq/element-call-embedded@$element_call_version"
+    echo "$element_call_version" >"$home/element-call.version"
+  fi
+}
+
+# ---- configuration ----------------------------------------------------------------------------------------------
+
+random() { python3 -c 'import secrets; print(secrets.token_hex(32))'; }
+
+# What `weir registration` prints goes where it says; only what a homeserver of its own needs is added.
+configure() {
+  local weir=$1 secret printed name="localhost:$homeserver_port"
+  secret=$(random)
+  printed=$("$weir" registration --server-name "$name" --url "http://127.0.0.1:$weir_port" \
+    --homeserver-url "http://127.0.0.1:$homeserver_port" --public-url "ws://localhost:$weir_port")
+  part() { awk -v part="$1" '/^# [0-9]\. /{at = substr($2, 1, 1); next} at == part' <<<"$printed"; }
+  umask 077
+  part 1 >"$home/weir-registration.yaml"
+  {
+    cat <<YAML
+port: $weir_port
+bind_addresses: [127.0.0.1]
+keys: {demo: $(random)}
+rtc: {tcp_port: $((base + 1)), udp_port: $((base + 2)), media_threads: 1, enable_loopback_candidate: true}
+prometheus: {port: $((base + 7))}
+# The room's state decides who makes a call and who joins it.
+room: {auto_create: false}
+YAML
+    part 2
+  } >"$home/weir.yaml"
+  cat >"$home/synapse-log.yaml" <<YAML
+version: 1
+formatters: {plain: {format: '%(asctime)s %(levelname)s %(name)s %(message)s'}}
+handlers: {out: {class: logging.StreamHandler, formatter: plain}}
+root: {level: WARNING, handlers: [out]}
+disable_existing_loggers: false
+YAML
+  {
+    cat <<YAML
+server_name: '$name'
+public_baseurl: 'http://localhost:$homeserver_port/'
+listeners:
+  - {port: $homeserver_port, tls: false, type: http, bind_addresses: ['127.0.0.1'], resources: [{names: [client, openid], compress: false}]}
+database: {name: sqlite3, args: {database: 'homeserver.db'}}
+media_store_path: 'media'
+signing_key_path: 'signing.key'
+log_config: 'synapse-log.yaml'
+pid_file: 'synapse.own.pid'
+report_stats: false
+default_room_version: '11'
+macaroon_secret_key: '$(random)'
+form_secret: '$(random)'
+registration_shared_secret: '$secret'
+trusted_key_servers: []
+app_service_config_files: ['weir-registration.yaml']
+YAML
+    part 3
+  } >"$home/homeserver.yaml"
+  cat >"$home/demo.json" <<JSON
+{"homeserver": "http://localhost:$homeserver_port", "serverName": "$name", "weir": "http://localhost:$weir_port",
+ "port": $page_port, "secret": "$secret", "base": $base, "dist": "$home/node_modules/@element-hq/element-call-embedded/dist"}
+JSON
+}
+
+check_ports() {
+  python3 - "$weir_port" $((base + 1)) $((base + 7)) "$homeserver_port" "$page_port" <<'PYTHON' || exit 1
+import socket, sys
+taken = []
+for port in map(int, sys.argv[1:]):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            taken.append(str(port))
+if taken:
+    sys.exit(f"these ports are taken: {', '.join(taken)}; choose others with WEIR_DEMO_PORT=...")
+PYTHON
+}
+
+# ---- up ---------------------------------------------------------------------------------------------------------
+
+links() {
+  cat <<TEXT
+
+  Alice   http://localhost:$page_port/alice
+  Bob     http://127.0.0.1:$page_port/bob
+
+Open both in one browser and press "Join call" in each: an encrypted call. Each link signs its user in.
+weir's view of a person: $(find_weir) why --config $home/weir.yaml @alice:localhost:$homeserver_port
+Logs: $home/*.log    Stop: ${BASH_SOURCE[0]} --down
+TEXT
+}
+
+up() {
+  local weir
+  check_tools
+  mkdir -p "$home"
+  home=$(cd "$home" && pwd)
+  if running synapse && running weir && running pages; then
+    say "everything is running already"
+    links
+    return
+  fi
+  stop_all
+  install_all
+  weir=$(find_weir)
+  if [[ ! -f $home/demo.json ]]; then configure "$weir"; fi
+  base=$(sed -n 's/.*"base": \([0-9]*\).*/\1/p' "$home/demo.json")
+  weir_port=$base homeserver_port=$((base + 8)) page_port=$((base + 9))
+  check_ports
+  trap stop_all EXIT
+  say "weir: $weir"
+  start weir "$weir" serve --config "$home/weir.yaml"
+  wait_for weir 20 answers "http://127.0.0.1:$weir_port/"
+  say "Synapse: starting"
+  [[ -f $home/signing.key ]] ||
+    (cd "$home" && venv/bin/python -m synapse.app.homeserver --config-path homeserver.yaml --generate-keys >>synapse.log 2>&1)
+  start synapse "$home/venv/bin/python" -m synapse.app.homeserver --config-path "$home/homeserver.yaml"
+  wait_for synapse 90 answers "http://127.0.0.1:$homeserver_port/_matrix/client/versions"
+  start pages node "$here/demo/main.mjs" "$home"
+  wait_for pages 60 answers "http://127.0.0.1:$page_port/alice"
+  trap - EXIT
+  links
+}
+
+case ${1:-} in
+  "") up ;;
+  --down) stop_all ;;
+  -h | --help) usage ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac

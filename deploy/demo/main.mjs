@@ -1,0 +1,57 @@
+// The part of the demo that stays running beside weir and Synapse: makes Alice, Bob and their room once, then serves
+// Element Call and, under /alice and /bob, a page that signs its user in and goes on to the call.
+//
+// usage: node main.mjs FOLDER, with the settings in FOLDER/demo.json
+
+import { createHmac, randomBytes } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { serve } from './site.mjs';
+
+const folder = process.argv[2];
+const settings = JSON.parse(readFileSync(join(folder, 'demo.json'), 'utf8'));
+const { homeserver, serverName, weir, port, secret } = settings;
+
+async function ask(method, path, body, token) {
+  const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
+  const answer = await fetch(homeserver + path, { method, headers, body: body && JSON.stringify(body) });
+  const json = await answer.json();
+  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${json.error}`);
+  return json;
+}
+
+async function register(name) {
+  const { nonce } = await ask('GET', '/_synapse/admin/v1/register');
+  const password = randomBytes(12).toString('hex');
+  const mac = createHmac('sha1', secret).update([nonce, name, password, 'notadmin'].join('\0')).digest('hex');
+  const body = { nonce, username: name, displayname: name[0].toUpperCase() + name.slice(1), password, admin: false, mac };
+  return ask('POST', '/_synapse/admin/v1/register', body);
+}
+
+/** Two users in a private room whose members may join its calls. */
+async function makeWorld() {
+  const [alice, bob] = [await register('alice'), await register('bob')];
+  const room = (await ask('POST', '/_matrix/client/v3/createRoom', {
+    preset: 'private_chat',
+    name: 'weir demo',
+    invite: [bob.user_id],
+    power_level_content_override: { events: { 'org.matrix.msc3401.call.member': 0 } },
+  }, alice.access_token)).room_id;
+  await ask('POST', `/_matrix/client/v3/join/${encodeURIComponent(room)}`, {}, bob.access_token);
+  return { alice, bob, room, mediaPassword: randomBytes(16).toString('base64url') };
+}
+
+/** Signs a user in as Element Call does itself, then opens the call. */
+function door({ user_id, device_id, access_token }, { room, mediaPassword }) {
+  const kept = JSON.stringify(JSON.stringify({ user_id, device_id, access_token, passwordlessUser: false }));
+  const link = JSON.stringify(`/room/#/weir-demo?password=${mediaPassword}&roomId=${encodeURIComponent(room)}`);
+  return `<!doctype html><meta charset="utf-8"><title>weir demo</title>
+<script>localStorage.setItem('matrix-auth-store', ${kept}); location.replace(${link});</script>`;
+}
+
+const file = join(folder, 'world.json');
+if (!existsSync(file)) writeFileSync(file, JSON.stringify(await makeWorld(), null, 1), { mode: 0o600 });
+const world = JSON.parse(readFileSync(file, 'utf8'));
+const pages = { '/alice': door(world.alice, world), '/bob': door(world.bob, world) };
+await serve({ dist: settings.dist, homeserver, serverName, weir, pages, port });
+console.log('ready');

@@ -1,0 +1,170 @@
+// A real Synapse beside a weir, configured with what `weir registration` prints, and users who speak to it.
+
+import { execFileSync, spawn } from 'node:child_process';
+import { createHmac } from 'node:crypto';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SYNAPSE, WEIR } from '../../clients/lib/paths.mjs';
+import { NotYet, until, within } from '../../clients/lib/until.mjs';
+import { freeTcpPort } from '../../clients/lib/weir.mjs';
+
+const SHARED_SECRET = 'for tests';
+export const MEMBER = 'org.matrix.msc3401.call.member';
+const NO_LIMIT = '{per_second: 1000, burst_count: 1000}';
+
+/** Status and JSON of a request; errors of HTTP are answers like others. */
+export async function request(method, url, body, token) {
+  const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
+  const answer = await fetch(url, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(30_000) });
+  const text = await answer.text();
+  let json = {};
+  try {
+    json = JSON.parse(text);
+  } catch {
+    json = { text };
+  }
+  return { status: answer.status, json };
+}
+
+export class Homeserver {
+  static async prepare() {
+    const server = new Homeserver();
+    server.home = mkdtempSync(join(tmpdir(), 'weir-homeserver-'));
+    server.port = await freeTcpPort();
+    server.name = `localhost:${await freeTcpPort()}`;
+    server.base = `http://localhost:${server.port}`;
+    server.log = join(server.home, 'synapse.log');
+    return server;
+  }
+
+  /** Writes the configuration of Synapse and returns weir's part, both from `weir registration`. */
+  configure(weir) {
+    const printed = execFileSync(WEIR, ['registration', '--server-name', this.name, '--url', weir.base.replace('localhost', '127.0.0.1'),
+      '--homeserver-url', `http://127.0.0.1:${this.port}`, '--public-url', weir.base.replace('http', 'ws')], { encoding: 'utf8' });
+    const [, registration, section, settings] = printed.split(/^# \d\. .*$/m);
+    const file = (name) => join(this.home, name);
+    writeFileSync(file('weir.yaml'), registration);
+    writeFileSync(file('log.yaml'), `version: 1
+formatters: {plain: {format: '%(asctime)s %(levelname)s %(name)s %(message)s'}}
+handlers: {out: {class: logging.StreamHandler, formatter: plain}}
+root: {level: INFO, handlers: [out]}
+disable_existing_loggers: false
+`);
+    writeFileSync(file('homeserver.yaml'), `server_name: '${this.name}'
+public_baseurl: '${this.base}/'
+listeners:
+  - {port: ${this.port}, tls: false, type: http, bind_addresses: ['127.0.0.1'], resources: [{names: [client, openid], compress: false}]}
+database: {name: sqlite3, args: {database: '${file('homeserver.db')}'}}
+media_store_path: '${file('media')}'
+signing_key_path: '${file('signing.key')}'
+log_config: '${file('log.yaml')}'
+report_stats: false
+# Element Call names its user in the power levels of the rooms it makes, which later versions refuse.
+default_room_version: '11'
+macaroon_secret_key: '${SHARED_SECRET}'
+form_secret: '${SHARED_SECRET}'
+registration_shared_secret: '${SHARED_SECRET}'
+enable_registration: true
+enable_registration_without_verification: true
+trusted_key_servers: []
+rc_message: ${NO_LIMIT}
+rc_registration: ${NO_LIMIT}
+rc_login: {address: ${NO_LIMIT}, account: ${NO_LIMIT}}
+rc_joins: {local: ${NO_LIMIT}}
+app_service_config_files: ['${file('weir.yaml')}']
+${settings}`);
+    return section;
+  }
+
+  async start() {
+    const log = openSync(this.log, 'a');
+    const args = ['-m', 'synapse.app.homeserver', '--config-path', join(this.home, 'homeserver.yaml')];
+    const generate = spawn(SYNAPSE, [...args, '--generate-keys'], { stdio: ['ignore', log, log], cwd: this.home });
+    await within('Synapse makes its keys', 60_000, new Promise((resolve) => generate.once('exit', resolve)));
+    this.process = spawn(SYNAPSE, args, { stdio: ['ignore', log, log], cwd: this.home });
+    closeSync(log);
+    this.exit = new Promise((resolve) => this.process.once('exit', resolve));
+    this.process.once('exit', (code, signal) => (this.ended = { code, signal }));
+    this.ended = null;
+    await until('Synapse answers', 60_000, async () => {
+      if (this.ended) throw new Error(`Synapse ended with ${JSON.stringify(this.ended)}:\n${readFileSync(this.log, 'utf8').slice(-2000)}`);
+      try {
+        return (await fetch(`${this.base}/_matrix/client/versions`)).ok;
+      } catch (error) {
+        throw new NotYet(String(error.cause ?? error));
+      }
+    }, 100);
+  }
+
+  async stop() {
+    this.process?.kill('SIGKILL');
+    await this.exit;
+    rmSync(this.home, { recursive: true, force: true });
+  }
+
+  async user(name) {
+    const { nonce } = (await request('GET', `${this.base}/_synapse/admin/v1/register`)).json;
+    const mac = createHmac('sha1', SHARED_SECRET).update([nonce, name, 'password', 'notadmin'].join('\0')).digest('hex');
+    const body = { nonce, username: name, password: 'password', admin: false, mac };
+    const { status, json } = await request('POST', `${this.base}/_synapse/admin/v1/register`, body);
+    if (status !== 200) throw new Error(`${name} could not be registered: ${status} ${JSON.stringify(json)}`);
+    return new User(this, { id: json.user_id, device: json.device_id, token: json.access_token });
+  }
+}
+
+export class User {
+  constructor(homeserver, { id, device, token }) {
+    Object.assign(this, { homeserver, id, device, token });
+  }
+
+  ask(method, path, body) {
+    return request(method, `${this.homeserver.base}/_matrix/client/v3${path}`, body, this.token);
+  }
+
+  /** As `ask`, where only success makes sense. */
+  async must(method, path, body) {
+    const { status, json } = await this.ask(method, path, body);
+    if (status !== 200) throw new Error(`${method} ${path} of ${this.id}: ${status} ${JSON.stringify(json)}`);
+    return json;
+  }
+
+  async createRoom() {
+    const power = { events: { [MEMBER]: 0 } };
+    return (await this.must('POST', '/createRoom', { preset: 'private_chat', power_level_content_override: power })).room_id;
+  }
+
+  /** kick, ban, unban, invite. */
+  moderate(what, room, user) {
+    return this.must('POST', `/rooms/${encodeURIComponent(room)}/${what}`, { user_id: user.id });
+  }
+
+  join(room) {
+    return this.must('POST', `/join/${encodeURIComponent(room)}`, {});
+  }
+
+  /** What a client does before a call: an OpenID token, and with it a token of weir. */
+  async callToken(weir, room) {
+    const openid = await this.must('POST', `/user/${encodeURIComponent(this.id)}/openid/request_token`, {});
+    return request('POST', `${weir.base}/sfu/get`, { room, openid_token: openid, device_id: this.device });
+  }
+
+  /** State keys of the call members that stand in the room. */
+  async standing(room) {
+    const state = await this.must('GET', `/rooms/${encodeURIComponent(room)}/state`);
+    return state.filter((event) => event.type === MEMBER && Object.keys(event.content).length > 0).map((event) => event.state_key);
+  }
+
+  /** Says in the room's state that this user is in its call. */
+  async standInCall(weir, room) {
+    this.memberKey = `_${this.id}_${this.device}_m.call`;
+    await this.must('PUT', `/rooms/${encodeURIComponent(room)}/state/${MEMBER}/${encodeURIComponent(this.memberKey)}`, {
+      application: 'm.call', call_id: '', scope: 'm.room', device_id: this.device, expires: 14_400_000,
+      focus_active: { type: 'livekit', focus_selection: 'multi_sfu' },
+      foci_preferred: [{ type: 'livekit', livekit_service_url: weir.base, livekit_alias: room }],
+    });
+  }
+}
+
+/** What a token says about whom it lets in. */
+export const claimsOf = (jwt) => JSON.parse(Buffer.from(jwt.split('.')[1], 'base64url').toString());
