@@ -17,11 +17,13 @@ page_port=$((base + 9))
 
 usage() {
   cat <<HELP
-usage: deploy/demo.sh [--down]
+usage: deploy/demo.sh [tour | --down]
 
 Starts a homeserver (Synapse), weir and Element Call on this machine and prints one link for Alice and one for Bob: open
 both in one browser and join, and they are in an encrypted call. Running it again prints the links again.
 
+  tour      starts it, then walks through an outsider refused, a kick, the homeserver stopped, weir killed and a browser
+            killed, and says of each what to expect and how long it took
   --down    stops everything; the folder stays, delete it to begin anew
 
 It needs Python 3 with venv, Node 18.19 or newer with npm, and Rust unless there is a weir: the one in WEIR_BIN, in
@@ -52,6 +54,7 @@ start() {
   shift
   (cd "$home" && exec nohup "$@" >>"$home/$name.log" 2>&1 </dev/null) &
   echo $! >"$home/$name.pid"
+  disown
 }
 
 # wait_for NAME SECONDS COMMAND... : until the command succeeds; fails when the process ends first.
@@ -72,21 +75,25 @@ urllib.request.urlopen(sys.argv[1], timeout=3)
 PYTHON
 }
 
+# stop NAME [SIGNAL]
+stop() {
+  local pid
+  if running "$1"; then
+    pid=$(cat "$home/$1.pid")
+    kill "-${2:-TERM}" "$pid"
+    for _ in {1..100}; do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    say "$1: stopped"
+  fi
+  rm -f "$home/$1.pid"
+}
+
 stop_all() {
-  local name pid
-  for name in pages weir synapse; do
-    if running "$name"; then
-      pid=$(cat "$home/$name.pid")
-      kill "$pid"
-      for _ in {1..100}; do
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
-      done
-      kill -KILL "$pid" 2>/dev/null || true
-      say "$name: stopped"
-    fi
-    rm -f "$home/$name.pid"
-  done
+  local name
+  for name in pages weir synapse; do stop "$name"; done
 }
 
 # ---- what is needed ---------------------------------------------------------------------------------------------
@@ -214,6 +221,19 @@ if taken:
 PYTHON
 }
 
+start_weir() {
+  start weir "$(find_weir)" serve --config "$home/weir.yaml"
+  wait_for weir 20 answers "http://127.0.0.1:$weir_port/"
+}
+
+start_synapse() {
+  say "Synapse: starting"
+  [[ -f $home/signing.key ]] ||
+    (cd "$home" && venv/bin/python -m synapse.app.homeserver --config-path homeserver.yaml --generate-keys >>synapse.log 2>&1)
+  start synapse "$home/venv/bin/python" -m synapse.app.homeserver --config-path "$home/homeserver.yaml"
+  wait_for synapse 90 answers "http://127.0.0.1:$homeserver_port/_matrix/client/versions"
+}
+
 # ---- up ---------------------------------------------------------------------------------------------------------
 
 links() {
@@ -233,6 +253,10 @@ up() {
   check_tools
   mkdir -p "$home"
   home=$(cd "$home" && pwd)
+  if [[ -f $home/demo.json ]]; then
+    base=$(sed -n 's/.*"base": \([0-9]*\).*/\1/p' "$home/demo.json")
+    weir_port=$base homeserver_port=$((base + 8)) page_port=$((base + 9))
+  fi
   if running synapse && running weir && running pages; then
     say "everything is running already"
     links
@@ -242,27 +266,44 @@ up() {
   install_all
   weir=$(find_weir)
   if [[ ! -f $home/demo.json ]]; then configure "$weir"; fi
-  base=$(sed -n 's/.*"base": \([0-9]*\).*/\1/p' "$home/demo.json")
-  weir_port=$base homeserver_port=$((base + 8)) page_port=$((base + 9))
   check_ports
   trap stop_all EXIT
   say "weir: $weir"
-  start weir "$weir" serve --config "$home/weir.yaml"
-  wait_for weir 20 answers "http://127.0.0.1:$weir_port/"
-  say "Synapse: starting"
-  [[ -f $home/signing.key ]] ||
-    (cd "$home" && venv/bin/python -m synapse.app.homeserver --config-path homeserver.yaml --generate-keys >>synapse.log 2>&1)
-  start synapse "$home/venv/bin/python" -m synapse.app.homeserver --config-path "$home/homeserver.yaml"
-  wait_for synapse 90 answers "http://127.0.0.1:$homeserver_port/_matrix/client/versions"
+  start_weir
+  start_synapse
   start pages node "$here/demo/main.mjs" "$home"
   wait_for pages 60 answers "http://127.0.0.1:$page_port/alice"
   trap - EXIT
   links
 }
 
+tour() {
+  local step=(node "$here/demo/tour.mjs" "$home")
+  "${step[@]}" outsider
+  "${step[@]}" kick
+  stop synapse
+  "${step[@]}" without
+  start_synapse
+  "${step[@]}" with
+  stop weir KILL
+  start_weir
+  "${step[@]}" back
+  "${step[@]}" ghost
+  say "" "That was the tour."
+}
+
 case ${1:-} in
   "") up ;;
-  --down) stop_all ;;
+  tour)
+    up
+    tour
+    ;;
+  --down)
+    if [[ -d $home ]]; then
+      home=$(cd "$home" && pwd)
+      stop_all
+    fi
+    ;;
   -h | --help) usage ;;
   *)
     usage >&2
