@@ -1,6 +1,6 @@
 // Two people in an encrypted call of Element Call, and what may happen to it.
 //
-// The steps follow each other in one call: a browser with two such pages is the dearest part of all.
+// The steps follow each other in one call: browsers with such pages are the dearest part of all.
 
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
@@ -16,14 +16,16 @@ const EJECTED_MS = 1000;
 const BACK_MS = 20_000;
 const GHOST_MS = 15_000;
 
-let browser;
-after(() => browser?.process()?.kill('SIGKILL'));
+// A browser each: one browser's fake camera is shared by its pages, and may stay dark when both open it anew at once.
+const browsers = [];
+const killBrowsers = () => browsers.forEach((browser) => browser.process()?.kill('SIGKILL'));
+after(killBrowsers);
 
 test('two people in an encrypted call of Element Call', { timeout: 230_000 }, async (t) => {
   const origin = await serve(here);
-  browser = await launch('chromium');
-  const alice = await Caller.open(browser, 'Alice');
-  const bob = await Caller.open(browser, 'Bob');
+  for (let count = 0; count < 2; count += 1) browsers.push(await launch('chromium'));
+  const alice = await Caller.open(browsers[0], 'Alice');
+  const bob = await Caller.open(browsers[1], 'Bob');
   const both = [alice, bob];
   const users = {};
   let room;
@@ -93,7 +95,7 @@ test('two people in an encrypted call of Element Call', { timeout: 230_000 }, as
   });
 
   await step('a browser that is killed leaves no ghost', async (inner) => {
-    browser.process().kill('SIGKILL');
+    killBrowsers();
     const killed = Date.now();
     await until('no call member stands', GHOST_MS, async () => (await users.alice.standing(room)).length === 0);
     inner.diagnostic(`membership emptied ${Date.now() - killed} ms after the kill`);
