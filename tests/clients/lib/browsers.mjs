@@ -81,9 +81,10 @@ export async function closeBrowsers() {
 }
 
 export class PageParticipant extends Participant {
-  /** `own` starts a browser process for this participant alone. */
-  static async open({ kind, own = false, ...who }) {
+  /** `own` starts a browser process for this participant alone; `sdk` names another livekit-client of package.json. */
+  static async open({ kind, own = false, sdk, ...who }) {
     const participant = new PageParticipant({ kind, ...who });
+    participant.sdk = sdk;
     participant.browser = own ? await launch(kind) : await shared(kind);
     participant.owned = own;
     participant.context = await participant.browser.createBrowserContext();
@@ -105,7 +106,8 @@ export class PageParticipant extends Participant {
   }
 
   async load() {
-    await this.page.goto(await site(), { waitUntil: 'load', timeout: 20_000 });
+    const url = (await site()) + (this.sdk ? `${this.sdk}/` : '');
+    await this.page.goto(url, { waitUntil: 'load', timeout: 20_000 });
     await this.page.waitForFunction('window.weirTest !== undefined', { timeout: 10_000 });
   }
 

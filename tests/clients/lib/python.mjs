@@ -8,10 +8,11 @@ import { HERE, PYTHON } from './paths.mjs';
 import { Participant } from './participant.mjs';
 
 export class PythonParticipant extends Participant {
+  /** `sdk` is the Python interpreter of another environment. */
   static async open(who) {
     const participant = new PythonParticipant({ ...who, kind: 'python' });
     const env = { ...process.env, PYTHONDONTWRITEBYTECODE: '1' };
-    participant.process = spawn(PYTHON, [join(HERE, 'py', 'participant.py')], { stdio: ['pipe', 'pipe', 'pipe'], env });
+    participant.process = spawn(who.sdk ?? PYTHON, [join(HERE, 'py', 'participant.py')], { stdio: ['pipe', 'pipe', 'pipe'], env });
     participant.waiting = new Map();
     participant.nextId = 1;
     participant.stderr = [];

@@ -5,6 +5,7 @@ import { test, before, after } from 'node:test';
 import { mkdirSync, rmSync, copyFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { PageParticipant, closeBrowsers } from './browsers.mjs';
+import { NodeParticipant } from './node.mjs';
 import { OUT } from './paths.mjs';
 import { PythonParticipant } from './python.mjs';
 import { within } from './until.mjs';
@@ -37,10 +38,11 @@ class Stage {
     this.room = `room-${FILE}-${Math.random().toString(36).slice(2, 8)}`;
   }
 
-  /** A client program, not yet connected. `kind` is chromium, firefox or python. */
+  /** A client program, not yet connected. `kind` is chromium, firefox, python or node. */
   async open(kind, name, options = {}) {
-    const who = { kind, name, number: options.number ?? this.people.length + 1, own: options.own };
-    const participant = kind === 'python' ? await PythonParticipant.open(who) : await PageParticipant.open(who);
+    const who = { kind, name, number: options.number ?? this.people.length + 1, own: options.own, sdk: options.sdk };
+    const make = { python: PythonParticipant, node: NodeParticipant }[kind] ?? PageParticipant;
+    const participant = await make.open(who);
     this.people.push(participant);
     return participant;
   }
@@ -53,8 +55,8 @@ class Stage {
   }
 
   /** Opens and connects a client, and fails when it does not get in. */
-  async join(kind, name, { number, own, ...options } = {}) {
-    const participant = await this.open(kind, name, { number, own });
+  async join(kind, name, { number, own, sdk, ...options } = {}) {
+    const participant = await this.open(kind, name, { number, own, sdk });
     const answer = await this.connect(participant, options);
     if (answer.error) throw new Error(`${participant.identity} (${kind}) could not join: ${JSON.stringify(answer.error)}`);
     participant.sid = answer.sid;

@@ -8,7 +8,9 @@ import { Tone } from './tone.js';
 import { Watch } from './watch.js';
 import { selfTest } from './selftest.js';
 
-const { Room, RoomEvent, Track, VideoPreset } = livekit;
+const { Room, RoomEvent, VideoPreset } = livekit;
+const [major, minor] = livekit.version.split('.').map(Number);
+const isAtLeast = (wantedMajor, wantedMinor) => major > wantedMajor || (major === wantedMajor && minor >= wantedMinor);
 
 const audio = new AudioContext({ sampleRate: 48000 });
 let room = null;
@@ -67,6 +69,9 @@ function listen() {
     .on(RoomEvent.ParticipantMetadataChanged, (_, p) => note('metadata', { ...who(p), metadata: p.metadata }))
     .on(RoomEvent.ParticipantNameChanged, (name, p) => note('name', { ...who(p), displayName: name }))
     .on(RoomEvent.ParticipantAttributesChanged, (changed, p) => note('attributes', { ...who(p), changed }))
+    .on(RoomEvent.ConnectionQualityChanged, (quality, p) => note('connectionQuality', { ...who(p), quality }))
+    .on(RoomEvent.RoomMetadataChanged, (metadata) => note('roomMetadata', { metadata }))
+    .on(RoomEvent.TrackSubscriptionPermissionChanged, (pub, status, p) => note('subscriptionPermission', { ...what(pub, p), status }))
     .on(RoomEvent.TrackSubscribed, (track, pub, p) => {
       note('trackSubscribed', what(pub, p));
       watch.add(keyOf(pub, p), track, numberOf(p.identity));
@@ -79,7 +84,7 @@ function listen() {
       const reliable = kind === livekit.DataPacket_Kind.RELIABLE;
       inbox.push({ t: Date.now(), from: participant?.identity, text: new TextDecoder().decode(payload), reliable, topic });
     });
-  room.registerByteStreamHandler('bytes', async (reader, from) => {
+  room.registerByteStreamHandler?.('bytes', async (reader, from) => {
     const entry = { t: Date.now(), from: from.identity, stream: 'bytes' };
     try {
       const whole = await new Blob(await reader.readAll()).arrayBuffer();
@@ -89,15 +94,26 @@ function listen() {
     }
     inbox.push(entry);
   });
-  room.registerTextStreamHandler('text', async (reader, from) => {
+  room.registerTextStreamHandler?.('text', async (reader, from) => {
     inbox.push({ t: Date.now(), from: from.identity, stream: 'text', text: await reader.readAll() });
   });
-  room.registerRpcMethod('echo', async ({ callerIdentity, payload }) => `${room.localParticipant.identity}<${callerIdentity}:${payload}`);
+  room.registerRpcMethod?.('echo', async ({ callerIdentity, payload }) => `${room.localParticipant.identity}<${callerIdentity}:${payload}`);
 }
 
 function publicationOf(source) {
   const publication = local.get(source)?.publication;
   if (!publication) throw new Error(`this participant publishes no ${source}`);
+  return publication;
+}
+
+// The maps of remote participants and publications had other names before 2.0.
+const remotes = () => room?.remoteParticipants ?? room?.participants ?? new Map();
+const publicationsOf = (participant) => participant.trackPublications ?? participant.tracks;
+
+function remotePublication(identity, source) {
+  const participant = remotes().get(identity);
+  const publication = participant?.getTrackPublication?.(source) ?? participant?.getTrack?.(source);
+  if (!publication) throw new Error(`${identity} publishes no ${source}`);
   return publication;
 }
 
@@ -115,7 +131,8 @@ const api = {
     const options = { singlePeerConnection, adaptiveStream, dynacast };
     if (e2ee) {
       provider = await keyProvider(e2ee);
-      options.encryption = { keyProvider: provider, worker: new Worker('/e2ee-worker.js', { type: 'module' }) };
+      // Clients before 2.16 know it by the older name, which encrypts media only.
+      options[isAtLeast(2, 16) ? 'encryption' : 'e2ee'] = { keyProvider: provider, worker: new Worker('e2ee-worker.js', { type: 'module' }) };
     }
     room = new Room(options);
     watch ??= new Watch(audio);
@@ -132,14 +149,15 @@ const api = {
 
   setKeys: (e2ee) => setKeys(provider, e2ee),
 
-  publishCamera({ width = 640, height = 360, fps = 15, simulcast = true, codec = 'vp8', layers } = {}) {
-    const options = { simulcast, videoCodec: codec };
+  publishCamera({ width = 640, height = 360, fps = 15, simulcast = true, codec = 'vp8', layers, ...more } = {}) {
+    const options = { simulcast, videoCodec: codec, ...more };
     if (layers) options.videoSimulcastLayers = layers.map((l) => new VideoPreset(l.width, l.height, l.bitrate, fps));
     return publish('camera', new Painter(number, 'camera', width, height, fps), options);
   },
 
-  publishScreen({ width = 800, height = 450, fps = 5 } = {}) {
-    return publish('screen_share', new Painter(number, 'screen_share', width, height, fps), { simulcast: false });
+  publishScreen({ width = 800, height = 450, fps = 5, codec, ...more } = {}) {
+    const options = { simulcast: false, ...(codec && { videoCodec: codec }), ...more };
+    return publish('screen_share', new Painter(number, 'screen_share', width, height, fps), options);
   },
 
   publishMicrophone: () => publish('microphone', new Tone(audio, number), { dtx: true, red: false }),
@@ -167,17 +185,26 @@ const api = {
   hide: ({ identity, source = 'camera' }) => watch.hide(`${identity}/${source}`),
 
   setSubscribed({ identity, source, wanted }) {
-    const publication = room.remoteParticipants.get(identity)?.getTrackPublication(source);
-    if (!publication) throw new Error(`${identity} publishes no ${source}`);
-    publication.setSubscribed(wanted);
+    remotePublication(identity, source).setSubscribed(wanted);
   },
+
+  /** Any setting of a remote publication by the name of its method. */
+  set({ identity, source = 'camera', setting, value }) {
+    remotePublication(identity, source)[setting](value);
+  },
+
+  allowSubscribers: ({ all, some = [] }) => room.localParticipant.setTrackSubscriptionPermissions(all, some),
+  simulate: ({ scenario, value }) => room.simulateScenario(scenario, value),
+  roundTrip: () => room.engine.client.rtt,
+  quality: () => room.localParticipant.connectionQuality,
+  speakers: () => room.activeSpeakers.map(({ identity }) => identity),
 
   /** Everything this participant sees and hears of the others. */
   async look() {
     const participants = {};
-    for (const participant of room?.remoteParticipants.values() ?? []) {
+    for (const participant of remotes().values()) {
       const tracks = {};
-      for (const publication of participant.trackPublications.values()) {
+      for (const publication of publicationsOf(participant).values()) {
         tracks[publication.source] = {
           sid: publication.trackSid,
           muted: publication.isMuted,
@@ -216,8 +243,12 @@ const api = {
   events: () => events,
   inbox: () => inbox,
 
-  sendData: ({ text, reliable = true, to, topic }) =>
-    room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, destinationIdentities: to, topic }),
+  sendData({ text, reliable = true, to, topic }) {
+    const bytes = new TextEncoder().encode(text);
+    if (isAtLeast(2, 0)) return room.localParticipant.publishData(bytes, { reliable, destinationIdentities: to, topic });
+    const kind = reliable ? livekit.DataPacket_Kind.RELIABLE : livekit.DataPacket_Kind.LOSSY;
+    return room.localParticipant.publishData(bytes, kind, { destinationIdentities: to, topic });
+  },
 
   rpc: ({ to, method = 'echo', payload }) =>
     room.localParticipant.performRpc({ destinationIdentity: to, method, payload, responseTimeout: 8000 }),

@@ -25,7 +25,8 @@ export function encode(number, source, counter) {
 /** The picture behind 24 bits, or null when the checksum does not hold. */
 export function decode(bits) {
   const value = bits >>> 10;
-  if ((bits & 1023) !== checksum(value)) return null;
+  // A black picture would pass: all zero, checksum included. Senders count from one.
+  if ((bits & 1023) !== checksum(value) || bits === 0) return null;
   return { number: value >> 10, source: SOURCES[(value >> 8) & 3], counter: value & 255 };
 }
 

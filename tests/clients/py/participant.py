@@ -141,6 +141,8 @@ class Participant:
             text = packet.data.decode(errors="replace")
             self.received.append({"t": now_ms(), "from": sender, "text": text, "reliable": reliable, "topic": packet.topic})
 
+        if not hasattr(room, "register_byte_stream_handler"):
+            return
         room.register_byte_stream_handler("bytes", lambda reader, who: self.start(self.take_bytes(reader, who)))
         room.register_text_stream_handler("text", lambda reader, who: self.start(self.take_text(reader, who)))
 
@@ -163,10 +165,14 @@ class Participant:
 
     async def do_connect(self, url, token, number, singlePeerConnection=True, e2ee=None, dynacast=False, **_) -> dict:
         self.number = number
-        options = rtc.RoomOptions(auto_subscribe=True, dynacast=dynacast, single_peer_connection=singlePeerConnection)
+        options = rtc.RoomOptions(auto_subscribe=True, dynacast=dynacast)
+        # Older packages have no choice of peer connections and know encryption by another name.
+        if hasattr(options, "single_peer_connection"):
+            options.single_peer_connection = singlePeerConnection
         if e2ee:
-            options.encryption = rtc.E2EEOptions()
-            keys = options.encryption.key_provider_options
+            encryption = rtc.E2EEOptions()
+            setattr(options, "encryption" if hasattr(options, "encryption") else "e2ee", encryption)
+            keys = encryption.key_provider_options
             if "passphrase" in e2ee:
                 keys.shared_key = e2ee["passphrase"].encode()
             else:
