@@ -104,6 +104,8 @@ pub(super) struct Subscriber {
 pub(super) struct OfferSlot {
     pub(super) kind: MediaKind,
     pub(super) content: OfferUse,
+    /// The track it was made for: browsers call whatever comes later by this track's id.
+    pub(super) first: TrackId,
 }
 
 /// What is in a section of our offer.

@@ -9,10 +9,14 @@ use super::cx::{Cx, Message};
 use super::leg::{OfferSlot, OfferUse, Outstanding, lane};
 use super::{Room, Task, Timer};
 use crate::media::{DowntrackId, MediaCommand, ParticipantId};
-use crate::sdp::{self, Description, OfferContent, OfferSection};
+use crate::sdp::{self, Description, OfferContent, OfferSection, SendPlan};
 
 /// Media section identifier of the data channels in our offers; tracks count from one.
 const CHANNELS_MID: &str = "0";
+
+/// With fewer sections than this a new track gets one of its own. A section that carries one track after the other
+/// forces its later ones out of the stream they share with the publisher's other tracks, and so out of lip sync.
+const FRESH_SECTIONS: usize = 32;
 
 impl Room {
     /// Something about the tracks to a participant changed: negotiate soon.
@@ -72,7 +76,7 @@ impl Room {
         for (index, slot) in subscriber.slots.iter().enumerate() {
             let mid = (index + 1).to_string();
             let placed = match slot.content {
-                OfferUse::Downtrack(downtrack) => self.send_plan(id, downtrack).map(|plan| (downtrack, plan)),
+                OfferUse::Downtrack(downtrack) => self.offer_plan(id, downtrack, slot).map(|plan| (downtrack, plan)),
                 OfferUse::Free | OfferUse::Draining => None,
             };
             downtracks.push(placed.as_ref().map(|(downtrack, _)| *downtrack));
@@ -86,6 +90,18 @@ impl Room {
             sections.push(OfferSection { mid, content });
         }
         self.send_sections(cx, id, sections, downtracks, mids);
+    }
+
+    /// The plan of a downtrack in this section. Browsers keep the track id of a section's first track for ever, so that
+    /// clients find the id of a later one only in the stream's.
+    fn offer_plan(&self, id: ParticipantId, downtrack: DowntrackId, slot: &OfferSlot) -> Option<SendPlan> {
+        let mut plan = self.send_plan(id, downtrack)?;
+        let track = self.downtracks.get(&downtrack)?.track;
+        if track != slot.first {
+            let publisher = self.tracks.get(&track)?.publisher;
+            plan.stream_id = format!("{}|{}", self.participants.get(&publisher)?.sid, plan.track_id);
+        }
+        Some(plan)
     }
 
     fn send_sections(
@@ -122,24 +138,28 @@ impl Room {
         self.timers.set(Timer::Of(id, Task::Answer), cx.after(self.config.answer_timeout));
     }
 
-    /// Gives every waiting downtrack a section: a free one if the client copes with that, else a new one.
+    /// Gives every waiting downtrack a section: the one its track had before, a new one, or a free one, as far as the
+    /// client copes with that.
     fn place_downtracks(&mut self, id: ParticipantId) {
         let waiting = self.waiting(id);
         let max_sections = self.config.limits.sections;
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let reuse = participant.reuses_sections();
+        let shares_streams = self.config.sync_streams && participant.shares_streams();
         let Some(subscriber) = &mut participant.subscriber else { return };
         for downtrack in waiting.into_iter().flatten() {
             let Some(entry) = self.downtracks.get_mut(&downtrack) else { continue };
-            let kind = entry.kind;
-            let free = |slot: &&mut OfferSlot| slot.content == OfferUse::Free && lane(slot.kind) == lane(kind);
+            let (kind, first) = (entry.kind, entry.track);
+            let count = subscriber.slots.len();
+            let free = |slot: &OfferSlot| reuse && slot.content == OfferUse::Free && lane(slot.kind) == lane(kind);
+            let had = subscriber.slots.iter().position(|slot| free(slot) && slot.first == first);
+            let any = subscriber.slots.iter().position(free);
+            let fresh = count < max_sections && ((shares_streams && count < FRESH_SECTIONS) || any.is_none());
             let content = OfferUse::Downtrack(downtrack);
-            if let Some(slot) = subscriber.slots.iter_mut().find(free).filter(|_| reuse) {
-                slot.content = content;
-            } else if subscriber.slots.len() < max_sections {
-                subscriber.slots.push(OfferSlot { kind, content });
-            } else {
-                continue;
+            match had.or(any.filter(|_| !fresh)).and_then(|index| subscriber.slots.get_mut(index)) {
+                Some(slot) => slot.content = content,
+                None if fresh => subscriber.slots.push(OfferSlot { kind, content, first }),
+                None => continue,
             }
             entry.bound = true;
         }

@@ -148,6 +148,11 @@ impl Participant {
         self.client.sdk() == proto::client_info::Sdk::Js && !self.is_safari()
     }
 
+    /// Whether tracks may come in one stream with the publisher's other tracks, which browsers then keep in sync.
+    pub(super) fn shares_streams(&self) -> bool {
+        self.protocol() >= 10 && !self.is_firefox()
+    }
+
     pub(super) fn is_firefox_on_linux_or_android(&self) -> bool {
         let os = self.client.os.as_str();
         self.is_firefox() && ["linux", "android"].iter().any(|known| known.eq_ignore_ascii_case(os))

@@ -252,7 +252,7 @@ impl Room {
     /// Stream id of a track: clients find the participant and the track in it. Tracks of one source share it where the
     /// client can, because browsers synchronise the tracks of one stream.
     fn stream_id(&self, subscriber: &Participant, publisher: &Participant, track: &Track) -> String {
-        let can_sync = self.config.sync_streams && subscriber.protocol() >= 10 && !subscriber.is_firefox();
+        let can_sync = self.config.sync_streams && subscriber.shares_streams();
         let source = proto::TrackSource::try_from(track.info.source).unwrap_or(proto::TrackSource::Unknown);
         let named = track.info.stream.as_str();
         let plain = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));

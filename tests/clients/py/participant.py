@@ -205,7 +205,10 @@ class Participant:
         return {"sid": publication.sid}
 
     async def publish_video(self, name: str, width: int, height: int, fps: float, simulcast: bool) -> dict:
-        source = rtc.VideoSource(width, height, is_screencast=name == "screen_share")
+        try:
+            source = rtc.VideoSource(width, height, is_screencast=name == "screen_share")
+        except TypeError:  # an older package
+            source = rtc.VideoSource(width, height)
         track = rtc.LocalVideoTrack.create_video_track(name, source)
 
         async def paint() -> None:
