@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix bench)
+GROUPS_ON_DEMAND=(sdks)
 OUT=$PWD/tests/.out
 CACHE=$PWD/tests/.cache
 CLIENTS=$PWD/tests/clients
@@ -23,6 +24,10 @@ Without a group, runs them all, in this order:
   clients  real clients against a real weir: Chromium, Firefox and a Python program
   matrix   Element Call and LiveKit clients in calls of a real homeserver (Synapse)
   bench    each benchmark runs once, to show that it runs
+
+and, only when asked for:
+
+  sdks     long lists: many versions of the client SDKs, every codec, simulated failures, the rest of the API
 
 `clients` and `matrix` prepare what they need by themselves. Part of them: tests/clients/run NAME, tests/matrix/run NAME,
 with a part of the name of a file in their folder scenarios. All traffic stays in a network namespace of its own.
@@ -86,7 +91,7 @@ group() {
       good=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) passed; .*/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) failed; .*/\1/p')
       ;;
-    clients | matrix)
+    clients | matrix | sdks)
       good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
       ;;
@@ -225,6 +230,7 @@ prepare() {
 }
 
 group_clients() { prepare clients && step clients 1200 "$CLIENTS/run"; }
+group_sdks() { prepare sdks && step sdks 3000 "$CLIENTS/run" --sdks; }
 group_matrix() { prepare matrix && step matrix 600 "$PWD/tests/matrix/run"; }
 
 group_bench() {
@@ -244,7 +250,7 @@ main() {
       -h | --help) usage && exit 0 ;;
       --inside-setup) run_setup && exit 0 || exit 1 ;;
     esac
-    known=" ${GROUPS_IN_ORDER[*]} "
+    known=" ${GROUPS_IN_ORDER[*]} ${GROUPS_ON_DEMAND[*]} "
     [[ $known == *" $name "* ]] || { echo "there is no group $name; tests/run.sh --help lists them" >&2; exit 2; }
     wanted+=("$name")
   done
