@@ -8,9 +8,13 @@
 
 pub mod client;
 pub mod content;
+pub mod floor;
+pub mod light;
 pub mod peer;
 pub mod receive;
 pub mod send;
+pub mod sfu;
+pub mod stats;
 pub mod token;
 
 mod participant;

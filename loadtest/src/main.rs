@@ -1,69 +1,61 @@
-//! A participant from the command line: joins, publishes, says every second what it receives.
+//! Participants from the command line: a few that are complete, or hundreds that are light and measured.
 
-use std::time::Duration;
+mod talk;
 
-use clap::Parser;
-use weir_loadtest::{Client, Generation, Options, Video, token};
+use clap::{Parser, Subcommand};
+use weir_loadtest::floor::{self, FloorArgs};
+use weir_loadtest::sfu::{self, SfuArgs};
 
-/// Join a room as one or several synthetic participants.
+/// Participants that behave like real callers.
 #[derive(Debug, Parser)]
-struct Arguments {
-    /// Base address of the server.
-    #[arg(long, default_value = "ws://127.0.0.1:7880")]
-    url: String,
-    /// API key.
-    #[arg(long, default_value = "devkey")]
-    key: String,
-    /// API secret.
-    #[arg(long, default_value = "secret")]
-    secret: String,
-    /// Room to join.
-    #[arg(long, default_value = "load")]
-    room: String,
-    /// How many participants.
-    #[arg(long, default_value_t = 2)]
-    participants: usize,
-    /// Publish simulcast rather than one small encoding.
-    #[arg(long)]
-    simulcast: bool,
-    /// Use the signalling of two peer connections.
-    #[arg(long)]
-    v0: bool,
-    /// For how long, in seconds.
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
+#[command(name = "weir-loadtest", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let generation = if arguments.v0 { Generation::V0 } else { Generation::V1 };
-    let mut clients = Vec::new();
-    for number in 0..arguments.participants {
-        let identity = format!("load-{number}");
-        let token = token::join_token(&arguments.key, &arguments.secret, &identity, &arguments.room)?;
-        let client = Client::connect(&arguments.url, &token, Options { generation, ..Default::default() }).await?;
-        client.publish_audio("mic").await?;
-        let video = if arguments.simulcast { Video::simulcast("cam") } else { Video::small("cam") };
-        client.publish_video(video).await?;
-        clients.push(client);
-    }
-    for second in 1..=arguments.seconds {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let mut line = (0, 0, 0, 0);
-        for client in &clients {
-            let snapshot = client.snapshot().await?;
-            for received in snapshot.received.values() {
-                line.0 += 1;
-                line.1 += received.frames;
-                line.2 += received.wrong;
-                line.3 += received.incomplete;
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Join a room as one or several complete participants and check every frame.
+    Talk(talk::TalkArgs),
+    /// Load a server with light participants and measure it.
+    Sfu(SfuArgs),
+    /// Measure what sealing and sending alone costs.
+    Floor(FloorArgs),
+    /// The receiving end of `floor`.
+    #[command(hide = true)]
+    Drain {
+        /// How many.
+        #[arg(long)]
+        receivers: usize,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Talk(args) => runtime(true)?.block_on(talk::run(args)),
+        Command::Sfu(args) => {
+            let report = runtime(false)?.block_on(sfu::run(&args))?;
+            println!("{}", report.summary());
+            if let Some(path) = &args.json {
+                std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
             }
+            anyhow::ensure!(!report.void, "void: the generator was too busy");
+            Ok(())
         }
-        println!("{second:>4} s: {} tracks, {} frames right, {} wrong, {} incomplete", line.0, line.1, line.2, line.3);
+        Command::Floor(args) => {
+            println!("{}", serde_json::to_string(&floor::run(&args)?)?);
+            Ok(())
+        }
+        Command::Drain { receivers } => floor::drain(receivers),
     }
-    for client in clients {
-        client.leave().await?;
-    }
-    Ok(())
+}
+
+fn runtime(threads: bool) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = if threads {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    builder.enable_all().build()
 }
