@@ -6,6 +6,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, TextEncoder
 
 use crate::base::DropReason;
 use crate::mailbox::ThreadStats;
+use crate::shard::event::ShardStats;
 
 /// All numbers of a node.
 #[derive(Debug)]
@@ -33,6 +34,10 @@ pub(super) struct Metrics {
     nacks: IntCounterVec,
     rtx: IntCounterVec,
     keyframe_requests: IntCounterVec,
+    datagrams: IntCounterVec,
+    system_calls: IntCounterVec,
+    unsent: IntCounterVec,
+    turns: IntCounter,
     sizes: prometheus::IntGaugeVec,
 }
 
@@ -96,6 +101,14 @@ impl Metrics {
             nacks: labelled("weir_shard_nacks_total", "Packets asked for again.", "direction")?,
             rtx: labelled("weir_shard_retransmissions_total", "Packets sent again.", "direction")?,
             keyframe_requests: labelled("weir_shard_keyframe_requests_total", "Key frame requests.", "direction")?,
+            datagrams: labelled("weir_media_datagrams_total", "UDP datagrams.", "direction")?,
+            system_calls: labelled(
+                "weir_media_system_calls_total",
+                "Calls that carried them: fewer where runs of datagrams form.",
+                "direction",
+            )?,
+            unsent: labelled("weir_media_unsent_datagrams_total", "UDP datagrams the kernel did not take.", "reason")?,
+            turns: counter("weir_media_turns_total", "Loop turns of media threads.")?,
             sizes,
             registry,
         })
@@ -130,6 +143,15 @@ impl Metrics {
             (new.keyframe_requests_received, old.keyframe_requests_received),
             (new.keyframe_requests_sent, old.keyframe_requests_sent),
         );
+        both(
+            &self.datagrams,
+            (stats.datagrams_received, last.datagrams_received),
+            (stats.datagrams_sent, last.datagrams_sent),
+        );
+        both(&self.system_calls, (stats.receive_calls, last.receive_calls), (stats.send_calls, last.send_calls));
+        add(&self.unsent.with_label_values(&["full"]), stats.send_full, last.send_full);
+        add(&self.unsent.with_label_values(&["failed"]), stats.send_failed, last.send_failed);
+        add(&self.turns, stats.turns.count, last.turns.count);
         *last = stats.clone();
         let sum = |of: fn(&ThreadStats) -> u32| all.iter().map(|stats| i64::from(of(stats))).sum::<i64>();
         self.sizes.with_label_values(&["room"]).set(sum(|s| s.shard.rooms));
@@ -139,11 +161,11 @@ impl Metrics {
         self.sizes.with_label_values(&["downtrack"]).set(sum(|s| s.shard.downtracks));
     }
 
-    /// A shard began anew: its counters start at zero.
+    /// A shard began anew: its counters start at zero, its thread's go on.
     pub(super) fn shard_died(&self, all: &mut [ThreadStats], thread: usize) {
         self.shard_deaths.inc();
         if let Some(last) = all.get_mut(thread) {
-            *last = ThreadStats::default();
+            last.shard = ShardStats::default();
         }
     }
 
