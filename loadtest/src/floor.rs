@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -139,11 +140,13 @@ pub fn drain(receivers: usize) -> anyhow::Result<()> {
         ports.push(socket.local_addr()?.port().to_string());
     }
     println!("{}", ports.join(" "));
-    let waker = mio::Waker::new(poll.registry(), Token(receivers))?;
+    // Kept: what a waker has said is lost with it.
+    let waker = Arc::new(mio::Waker::new(poll.registry(), Token(receivers))?);
+    let by_input = Arc::clone(&waker);
     std::thread::spawn(move || {
         // Whatever ends it ends us.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        let _ = waker.wake();
+        let _ = by_input.wake();
     });
     let (mut events, mut buffer, mut received) = (Events::with_capacity(1_024), vec![0; 65_536], 0u64);
     loop {
