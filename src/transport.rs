@@ -291,7 +291,8 @@ impl Transport {
         }
     }
 
-    /// The far end's half became known or changed. A changed fingerprint closes the transport.
+    /// The far end's half became known or changed. A changed fingerprint or DTLS role closes the transport. Where we are
+    /// DTLS client and have a route, [`Self::next_timeout`] is due at once: it starts the handshake.
     pub fn set_remote(&mut self, now: Instant, remote: &RemoteParams) -> Edges {
         match self {
             Self::WebRtc(transport) => transport.set_remote(now, remote),

@@ -16,7 +16,7 @@ use rtc_stun::integrity::MessageIntegrity;
 use rtc_stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
 use weir::base::Instant;
 use weir::shard::outbox::Outbox;
-use weir::transport::params::{IceCredentials, RemoteParams, TransportParams};
+use weir::transport::params::{DtlsRole, IceCredentials, RemoteParams, TransportParams};
 use weir::transport::route::Route;
 use weir::transport::{Config, DtlsIdentity, Transport, generate_identity};
 
@@ -79,7 +79,7 @@ fn connect(options: &[&str]) -> Option<bool> {
     let fingerprint = DtlsIdentity::new(&theirs, anchor).unwrap().fingerprint();
     let params = TransportParams {
         local: IceCredentials { ufrag: "local".into(), pwd: PASSWORD.into() },
-        remote: Some(RemoteParams { ufrag: "remote".into(), fingerprint }),
+        remote: Some(RemoteParams { ufrag: "remote".into(), fingerprint, dtls: DtlsRole::Passive }),
         open_channels: false,
     };
     let mut transport = Transport::webrtc(Instant::ZERO, &ours, &Config::default(), &params);

@@ -150,7 +150,7 @@ fn ssrc_of(far: u64, track: u64) -> u32 {
 
 impl Far {
     async fn new(number: u64) -> Self {
-        let mut peer = Peer::new().await.unwrap();
+        let mut peer = Peer::new(true).await.unwrap();
         peer.open_channels().unwrap();
         Self { peer, number, relay: None, sources: vec![], receivers: BTreeMap::new(), channels: 0, messages: vec![] }
     }

@@ -57,7 +57,13 @@ async fn join(url: &str, secret: &str, identity: &str, options: Options) -> Clie
 }
 
 const fn v0() -> Options {
-    Options { generation: Generation::V0, auto_subscribe: true, adaptive_stream: false, offer_in_join: false }
+    Options {
+        generation: Generation::V0,
+        auto_subscribe: true,
+        adaptive_stream: false,
+        offer_in_join: false,
+        answer_active: false,
+    }
 }
 
 /// Until `frames` right frames of this track arrived; nothing may be wrong with any.
@@ -131,6 +137,12 @@ async fn two_of_generation_one_see_and_hear_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_generation_zero_see_and_hear_each_other() {
     two_see_and_hear_each_other(v0(), v0()).await;
+}
+
+/// Browsers answer as DTLS client, native clients as DTLS server.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_dtls_roles_see_and_hear_each_other() {
+    two_see_and_hear_each_other(Options { answer_active: true, ..v0() }, v0()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

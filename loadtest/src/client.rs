@@ -33,11 +33,19 @@ pub struct Options {
     /// Publish right in the first offer of generation 1, as newer clients do. Otherwise the first offer follows the
     /// join.
     pub offer_in_join: bool,
+    /// Answer the offers of generation 0 as DTLS client, as browsers do, rather than as server, as native clients do.
+    pub answer_active: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { generation: Generation::V1, auto_subscribe: true, adaptive_stream: false, offer_in_join: true }
+        Self {
+            generation: Generation::V1,
+            auto_subscribe: true,
+            adaptive_stream: false,
+            offer_in_join: true,
+            answer_active: false,
+        }
     }
 }
 

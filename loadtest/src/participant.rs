@@ -80,14 +80,14 @@ impl Participant {
         asks: mpsc::Receiver<Ask>,
         events: mpsc::UnboundedSender<Event>,
     ) -> anyhow::Result<(Self, proto::JoinResponse)> {
-        let mut publisher = Peer::new().await?;
+        let mut publisher = Peer::new(options.answer_active).await?;
         publisher.open_channels()?;
         let subscriber = match options.generation {
             Generation::V1 => {
                 publisher.receive_more(FIRST_SECTIONS, FIRST_SECTIONS)?;
                 None
             }
-            Generation::V0 => Some(Peer::new().await?),
+            Generation::V0 => Some(Peer::new(options.answer_active).await?),
         };
         let in_join = options.generation == Generation::V1 && options.offer_in_join;
         let offer = in_join.then(|| publisher.offer(false)).transpose()?.map(|sdp| description("offer", sdp, 1));

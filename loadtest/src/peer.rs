@@ -92,16 +92,18 @@ impl std::fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// With a socket on loopback.
-    pub async fn new() -> anyhow::Result<Self> {
+    /// With a socket on loopback. `active`: it answers as DTLS client whoever asks; otherwise towards an ICE-lite server as
+    /// DTLS server, which is what the `rtc` crate and pion do unasked.
+    pub async fn new(active: bool) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let local = socket.local_addr()?;
         let mut engine = media_engine()?;
         // Nearest to the application: the interceptors below act on it first.
         let registry = Registry::new().with(Slot::from(14_000), feedback::ShowFeedback::default());
         let registry = register_default_interceptors(registry, &mut engine)?;
-        // Towards an ICE-lite server the crate would answer as DTLS server; every client that matters answers active.
-        let settings = SettingEngineBuilder::new().with_answering_dtls_role(RTCDtlsRole::Client).build();
+        let settings = SettingEngineBuilder::new();
+        let settings = if active { settings.with_answering_dtls_role(RTCDtlsRole::Client) } else { settings };
+        let settings = settings.build();
         let mut pc = RTCPeerConnectionBuilder::new()
             .with_setting_engine(settings)
             .with_configuration(RTCConfigurationBuilder::new().build())
@@ -448,7 +450,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_and_messages_arrive_as_sent_and_simulcast_is_offered() {
-        let (mut near, mut far) = (Peer::new().await.unwrap(), Peer::new().await.unwrap());
+        let (mut near, mut far) = (Peer::new(true).await.unwrap(), Peer::new(true).await.unwrap());
         near.open_channels().unwrap();
         near.receive_more(1, 1).unwrap();
         let voice = vec![Encoding::new(0x1001, None, (0, 0), 0)];

@@ -227,7 +227,7 @@ impl fmt::Debug for IceCredentials {
     }
 }
 
-/// A transport to open. We are ICE-lite and DTLS-passive.
+/// A transport to open. We are ICE-lite, and DTLS server unless [`RemoteParams::dtls`] says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportParams {
     /// Our credentials.
@@ -245,6 +245,18 @@ pub struct RemoteParams {
     pub ufrag: String,
     /// SHA-256 fingerprint of its certificate.
     pub fingerprint: [u8; 32],
+    /// The DTLS role it leaves us; the same for the life of the transport.
+    pub dtls: DtlsRole,
+}
+
+/// Our part in a DTLS handshake (RFC 5763, 5; RFC 8842).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtlsRole {
+    /// We are the server and wait for the far end's ClientHello; so it is wherever the far end lets us choose.
+    #[default]
+    Passive,
+    /// We are the client: the far end's description says `setup:passive`.
+    Active,
 }
 
 /// Audio or video.

@@ -20,7 +20,8 @@ pub use offer::{check_answer, write_offer};
 /// A parsed session description.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
-    /// The far end's ICE user name fragment and certificate (session level or first bundled section).
+    /// The far end's ICE user name fragment and certificate (session level or first bundled section), and the DTLS role
+    /// this description leaves us.
     pub remote: RemoteParams,
     /// Sections in order; their index is the m-line index.
     pub sections: Vec<Section>,
@@ -72,7 +73,7 @@ pub enum SdpError {
     /// No certificate fingerprint with SHA-256.
     #[error("sdp has no sha-256 fingerprint")]
     MissingFingerprint,
-    /// The far end insists on the DTLS role that is always ours, or is ICE-lite like us.
+    /// The far end is ICE-lite like us.
     #[error("sdp asks for an impossible role: {0}")]
     Role(&'static str),
     /// The plan does not fit the offer, or the answer does not fit our offer.

@@ -152,7 +152,11 @@ fn credentials(credentials: s::IceCredentials) -> c::IceCredentials {
 }
 
 fn remote_params(remote: s::RemoteParams) -> c::RemoteParams {
-    c::RemoteParams { ufrag: remote.ufrag, fingerprint: c::Fingerprint(remote.fingerprint) }
+    let dtls = match remote.dtls {
+        s::DtlsRole::Passive => c::DtlsRole::Passive,
+        s::DtlsRole::Active => c::DtlsRole::Active,
+    };
+    c::RemoteParams { ufrag: remote.ufrag, fingerprint: c::Fingerprint(remote.fingerprint), dtls }
 }
 
 fn track_params(params: s::TrackParams) -> c::TrackParams {

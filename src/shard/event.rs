@@ -72,7 +72,7 @@ pub enum CloseReason {
     IceTimeout,
     /// The DTLS handshake failed or took too long.
     DtlsFailed,
-    /// The certificate is not the one signalled.
+    /// The certificate or the DTLS role is not the one signalled, or signalling changed it.
     FingerprintMismatch,
     /// Nothing authentic was heard for the liveness time.
     Silent,

@@ -39,7 +39,8 @@ impl core::fmt::Debug for Identity {
     }
 }
 
-/// A transport as control asks for it. We are ICE-lite and DTLS-passive, always.
+/// A transport as control asks for it. We are ICE-lite, always, and DTLS server unless [`RemoteParams::dtls`] says
+/// otherwise.
 #[derive(Clone, Debug)]
 pub struct TransportParams {
     /// Our credentials. The ufrag is unique on the node and starts with the shard number.
@@ -57,6 +58,18 @@ pub struct RemoteParams {
     pub ufrag: String,
     /// Its certificate; media waits until the handshake proved it.
     pub fingerprint: Fingerprint,
+    /// Our part in the handshake; another one later closes the transport, as another fingerprint does.
+    pub dtls: DtlsRole,
+}
+
+/// Our part in a DTLS handshake (RFC 5763, 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtlsRole {
+    /// Server: we wait for the far end's ClientHello, which is taken even before its half is known.
+    #[default]
+    Passive,
+    /// Client: we say the first word, as soon as the far end's half and a route to it are known.
+    Active,
 }
 
 /// One payload type a publisher may send.

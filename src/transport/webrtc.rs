@@ -18,7 +18,7 @@ use crate::shard::command::DataChannel;
 use crate::shard::event::CloseReason;
 use crate::shard::outbox::Outbox;
 use crate::transport::ice::IceLite;
-use crate::transport::params::{Fingerprint, IceCredentials, RemoteParams, TransportParams};
+use crate::transport::params::{DtlsRole, Fingerprint, IceCredentials, RemoteParams, TransportParams};
 use crate::transport::route::Route;
 use crate::transport::srtp::Srtp;
 use crate::transport::{Checked, Config, DtlsIdentity, Edges, Opened, TransportStats};
@@ -34,8 +34,8 @@ pub struct WebRtcTransport {
     config: Config,
     ice: IceLite,
     dtls: Dtls,
-    /// As signalled.
-    fingerprint: Option<Fingerprint>,
+    /// As signalled: the certificate, and our role.
+    expected: Option<(Fingerprint, DtlsRole)>,
     /// The handshake is through, the fingerprint is awaited.
     unproven: Option<Unproven>,
     srtp: Option<Srtp>,
@@ -63,7 +63,7 @@ impl WebRtcTransport {
         let mut transport = Self {
             ice: IceLite::new(now, &params.local, config),
             dtls: Dtls::new(identity),
-            fingerprint: None,
+            expected: None,
             unproven: None,
             srtp: None,
             data: Data::new(identity, params.open_channels, config),
@@ -73,8 +73,8 @@ impl WebRtcTransport {
             config: config.clone(),
         };
         if let Some(remote) = &params.remote {
-            transport.ice.set_remote_ufrag(&remote.ufrag);
-            transport.fingerprint = Some(remote.fingerprint);
+            // Nothing has been started yet that it could contradict.
+            let _edges = transport.set_remote(now, remote);
         }
         transport
     }
@@ -90,7 +90,11 @@ impl WebRtcTransport {
             return Err(DropReason::StunRefused);
         }
         self.now = now;
-        self.ice.handle_stun(now, route, packet, out)
+        let checked = self.ice.handle_stun(now, route, packet, out)?;
+        if let Some(route) = self.ice.route() {
+            self.dtls.start(now, route, out);
+        }
+        Ok(checked)
     }
 
     pub(super) fn handle_dtls(
@@ -135,15 +139,17 @@ impl WebRtcTransport {
 
     /// Compare certificate and signalled fingerprint when both are there; then the keys may be used.
     fn prove(&mut self, now: Instant) -> Edges {
-        let Some(expected) = self.fingerprint else { return Edges::NONE };
+        let Some((expected, _)) = self.expected else { return Edges::NONE };
         let Some(Unproven { established, early }) = self.unproven.take() else { return Edges::NONE };
         if established.fingerprint != expected {
             return Edges::closed(CloseReason::FingerprintMismatch);
         }
-        let Some(srtp) = Srtp::new(established.profile, &established.material, false, &self.config) else {
+        let Some(srtp) = Srtp::new(established.profile, &established.material, self.dtls.is_client(), &self.config)
+        else {
             return Edges::closed(CloseReason::DtlsFailed);
         };
         self.srtp = Some(srtp);
+        self.data.is_dtls_client = self.dtls.is_client();
         self.ice.heard(now);
         let mut edges = Edges { connected: true, ..Edges::NONE };
         for packet in early {
@@ -249,7 +255,7 @@ impl WebRtcTransport {
         if self.closed {
             return None;
         }
-        if self.wants_drain() && self.ice.route().is_some() {
+        if (self.wants_drain() || self.dtls.wants_start()) && self.ice.route().is_some() {
             return Some(self.now);
         }
         let (dead, _) = self.deadline();
@@ -284,13 +290,16 @@ impl WebRtcTransport {
         }
         self.now = now;
         self.ice.set_remote_ufrag(&remote.ufrag);
-        let edges = match self.fingerprint {
-            Some(known) if known != remote.fingerprint => Edges::closed(CloseReason::FingerprintMismatch),
-            Some(_) => Edges::NONE,
-            None => {
-                self.fingerprint = Some(remote.fingerprint);
-                self.prove(now)
-            }
+        let told = (remote.fingerprint, remote.dtls);
+        let fits = match self.expected {
+            Some(known) => known == told,
+            None => self.dtls.set_role(remote.dtls),
+        };
+        let edges = if fits {
+            self.expected = Some(told);
+            self.prove(now)
+        } else {
+            Edges::closed(CloseReason::FingerprintMismatch)
         };
         self.closing(edges)
     }

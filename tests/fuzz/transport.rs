@@ -19,7 +19,7 @@ use rtc_sctp::{ClientConfig, DatagramEvent, EndpointConfig, Payload, TransportCo
 use rtc_shared::TransportProtocol;
 use weir::base::{DropReason, Instant};
 use weir::shard::outbox::Outbox;
-use weir::transport::params::{Fingerprint, IceCredentials, RemoteParams, TransportParams};
+use weir::transport::params::{DtlsRole, Fingerprint, IceCredentials, RemoteParams, TransportParams};
 use weir::transport::route::Route;
 use weir::transport::srtp::{Profile, Srtp};
 use weir::transport::{Config, DtlsIdentity, Transport, TransportTable, generate_identity};
@@ -58,7 +58,7 @@ fn std_now() -> std::time::Instant {
 fn transport() -> Transport {
     let params = TransportParams {
         local: IceCredentials { ufrag: "local".into(), pwd: PASSWORD.into() },
-        remote: Some(RemoteParams { ufrag: "remote".into(), fingerprint: CLIENT.1 }),
+        remote: Some(RemoteParams { ufrag: "remote".into(), fingerprint: CLIENT.1, dtls: DtlsRole::Passive }),
         open_channels: false,
     };
     Transport::webrtc(NOW, &IDENTITY, &Config::default(), &params)

@@ -20,11 +20,12 @@ impl Room {
     pub(super) fn handle_offer(&mut self, cx: &mut Cx<'_>, id: ParticipantId, offer: proto::SessionDescription) {
         let limits = &self.config.limits;
         let sdp_limits = sdp::Limits { bytes: limits.sdp, sections: limits.sections, ..Default::default() };
-        let Ok(description) = Description::parse(&offer.sdp, &sdp_limits) else {
+        let Ok(mut description) = Description::parse(&offer.sdp, &sdp_limits) else {
             self.move_on(cx, id, Reason::StateMismatch);
             return;
         };
         let Some(participant) = self.participants.get(&id) else { return };
+        description.keep_role(participant.publisher.leg.remote.as_ref());
         let fits = description.sections.len() >= participant.publisher.slots.len();
         if !offer.r#type.eq_ignore_ascii_case("offer") || !fits || participant.is_media_dead() {
             self.move_on(cx, id, Reason::StateMismatch);

@@ -178,11 +178,12 @@ impl Room {
             let sections = sdp::check_answer(&subscriber.leg.local, &outstanding.sections, &description)?;
             Ok((description, sections))
         });
-        let Ok((description, sections)) = checked else {
+        let Ok((mut description, sections)) = checked else {
             self.move_on(cx, id, Reason::StateMismatch);
             return;
         };
         let transport = subscriber.leg.transport;
+        description.keep_role(subscriber.leg.remote.as_ref());
         if subscriber.leg.remote.as_ref() != Some(&description.remote) {
             subscriber.leg.remote = Some(description.remote.clone());
             cx.media(MediaCommand::SetRemote { transport, remote: description.remote });

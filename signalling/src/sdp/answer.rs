@@ -7,21 +7,19 @@ use super::codec::{format_parameters, is_supported, payload_maps, short_name};
 use super::write::{Sdp, feedback, formats, opus_fmtp, receive_extensions, send_extensions};
 use super::{
     Answer, AnswerSection, Description, Direction, LocalTransport, NegotiatedSection, ReceivePlan, SdpError, Section,
-    SectionCodec, SectionKind, SendPlan, Setup, codec_of,
+    SectionCodec, SectionKind, SendPlan, codec_of,
 };
-use crate::media::{Codec, EncodingParams, ExtensionIds, MediaKind};
+use crate::media::{Codec, DtlsRole, EncodingParams, ExtensionIds, MediaKind};
 
 /// Most encodings we take of one track; one per spatial layer.
 const MAX_ENCODINGS: usize = 3;
 
-/// Answers `offer`. `plan` goes section by section; what it does not reach stays inactive (data channels: accepted).
+/// Answers `offer` in the DTLS role of its [`crate::media::RemoteParams`]. `plan` goes section by section; what it does
+/// not reach stays inactive (data channels: accepted).
 ///
 /// # Errors
-/// The plan puts media into an application section or the other way round, or the offer leaves us no DTLS role.
+/// The plan puts media into an application section or the other way round.
 pub fn write_answer(offer: &Description, local: &LocalTransport, plan: &[AnswerSection]) -> Result<Answer, SdpError> {
-    if offer.setup == Setup::Passive {
-        return Err(SdpError::Role("the offer is DTLS-passive and so are we"));
-    }
     let mut written = Vec::with_capacity(offer.sections.len());
     for (index, section) in offer.sections.iter().enumerate() {
         let allow_mixed = offer.allow_mixed || section.allow_mixed;
@@ -38,9 +36,13 @@ pub fn write_answer(offer: &Description, local: &LocalTransport, plan: &[AnswerS
     };
     let mut sdp = Sdp::default();
     sdp.session(local, &bundle, offer.allow_mixed);
+    let setup = match offer.remote.dtls {
+        DtlsRole::Passive => "passive",
+        DtlsRole::Active => "active",
+    };
     let mut with_candidates = true;
     for (section, written) in offer.sections.iter().zip(&written) {
-        write_section(&mut sdp, section, written, local, with_candidates);
+        write_section(&mut sdp, section, written, (local, setup), with_candidates);
         with_candidates &= written.negotiated.rejected;
     }
     Ok(Answer { sdp: sdp.finish(), sections: written.into_iter().map(|written| written.negotiated).collect() })
@@ -258,7 +260,13 @@ fn sort_rids(rids: &mut [String]) {
     }
 }
 
-fn write_section(sdp: &mut Sdp, section: &Section, written: &Written<'_>, local: &LocalTransport, candidates: bool) {
+fn write_section(
+    sdp: &mut Sdp,
+    section: &Section,
+    written: &Written<'_>,
+    (local, setup): (&LocalTransport, &str),
+    candidates: bool,
+) {
     let Section { media, protocol, .. } = section;
     let negotiated = &written.negotiated;
     if negotiated.rejected {
@@ -279,7 +287,7 @@ fn write_section(sdp: &mut Sdp, section: &Section, written: &Written<'_>, local:
     if !section.mid.is_empty() {
         sdp.line(format_args!("a=mid:{}", section.mid));
     }
-    sdp.transport(local, "passive", candidates);
+    sdp.transport(local, setup, candidates);
     if is_application {
         sdp.data_channels(local, protocol, &formats);
         return;

@@ -8,7 +8,7 @@ use super::codec::payload_maps;
 use super::write::{Sdp, formats, opus_fmtp, send_extensions};
 use super::{
     Bandwidth, Description, Direction, LocalTransport, NegotiatedSection, OfferContent, OfferSection, SdpError,
-    Section, SectionCodec, SectionKind, SendPlan, Setup, codec_of,
+    Section, SectionCodec, SectionKind, SendPlan, codec_of,
 };
 use crate::media::{Codec, ExtensionIds, MediaKind};
 
@@ -87,15 +87,12 @@ pub fn write_offer(local: &LocalTransport, sections: &[OfferSection]) -> String 
 /// What a client's answer makes of our offer, section by section.
 ///
 /// # Errors
-/// The answer has other sections than the offer, or asks for the DTLS role that is ours.
+/// The answer has other sections than the offer.
 pub fn check_answer(
     local: &LocalTransport,
     offer: &[OfferSection],
     answer: &Description,
 ) -> Result<Vec<NegotiatedSection>, SdpError> {
-    if answer.setup == Setup::Passive {
-        return Err(SdpError::Role("the answer is DTLS-passive and so are we"));
-    }
     if offer.len() != answer.sections.len() {
         let index = offer.len().min(answer.sections.len());
         return Err(SdpError::Mismatch { index, what: "the answer has not as many sections as the offer" });

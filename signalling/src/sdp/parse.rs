@@ -5,7 +5,7 @@
 //! credentials and certificate count.
 
 use super::{Description, Direction, Limits, SdpError, Setup};
-use crate::media::RemoteParams;
+use crate::media::{DtlsRole, RemoteParams};
 
 mod section;
 
@@ -120,6 +120,18 @@ impl Description {
     }
 }
 
+impl Description {
+    /// Keeps the DTLS role of a transport there is already, where this description leaves it open: a new offer says
+    /// `actpass`, but the association is the old one (RFC 8842, 5.3).
+    pub fn keep_role(&mut self, before: Option<&RemoteParams>) {
+        if self.setup == Setup::ActPass
+            && let Some(before) = before
+        {
+            self.remote.dtls = before.dtls;
+        }
+    }
+}
+
 fn finish(session: Session, readers: Vec<SectionReader>) -> Result<Description, SdpError> {
     if session.ice_lite {
         return Err(SdpError::Role("ice-lite on both sides"));
@@ -149,10 +161,12 @@ fn finish(session: Session, readers: Vec<SectionReader>) -> Result<Description, 
     let ufrag = credentials.ufrag.or(session.credentials.ufrag).ok_or(SdpError::MissingIce)?;
     let fingerprint =
         credentials.fingerprint.or(session.credentials.fingerprint).ok_or(SdpError::MissingFingerprint)?;
+    let setup = credentials.setup.or(session.credentials.setup).unwrap_or_default();
+    let dtls = if setup == Setup::Passive { DtlsRole::Active } else { DtlsRole::Passive };
     Ok(Description {
-        remote: RemoteParams { ufrag, fingerprint },
+        remote: RemoteParams { ufrag, fingerprint, dtls },
         sections,
-        setup: credentials.setup.or(session.credentials.setup).unwrap_or_default(),
+        setup,
         allow_mixed: session.allow_mixed,
         has_bundle: session.bundle.is_some(),
     })

@@ -1,4 +1,4 @@
-//! DTLS 1.2 as the passive side (RFC 6347, RFC 5763) on the `rtc-dtls` state machine.
+//! DTLS 1.2 (RFC 6347, RFC 5763) on the `rtc-dtls` state machine: as server, or as client where the far end wants it so.
 //!
 //! Around the library stands what it lacks: the SRTP profile by our preference ([`super::hello`]), limits on what an
 //! unauthenticated or hostile far end can make it store, and resending of our last flight when the far end repeats its
@@ -21,13 +21,13 @@ use super::identity::DtlsIdentity;
 use crate::base::{DropReason, Instant};
 use crate::shard::event::CloseReason;
 use crate::shard::outbox::Outbox;
-use crate::transport::params::Fingerprint;
+use crate::transport::params::{DtlsRole, Fingerprint};
 use crate::transport::route::Route;
 use crate::transport::srtp::Profile;
 
 /// The address the library knows the far end by.
 const FAR_END: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(192, 0, 2, 1), 1));
-/// Bytes taken before the handshake is through. A client flight has at most 3 kB and is repeated a few times.
+/// Bytes taken before the handshake is through. A flight has at most 3 kB and is repeated a few times.
 const HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Handshake fragments taken in the clear: the library joins them by recursion, so their number is stack depth.
 const FRAGMENTS: usize = 512;
@@ -45,13 +45,18 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 const HANDSHAKE_HEADER: usize = 12;
+const RECORD_HEADER: usize = 13;
 
 /// The DTLS association of a transport.
 pub(super) struct Dtls {
     identity: Arc<DtlsIdentity>,
     endpoint: Endpoint,
+    is_client: bool,
     state: State,
+    /// What [`HelloCollector`] chose.
     profile: Profile,
+    /// As client, the number of the next record in the clear.
+    record: u64,
     handshake_left: usize,
     fragments_left: usize,
     late_left: usize,
@@ -70,6 +75,8 @@ impl core::fmt::Debug for Dtls {
 enum State {
     /// Waiting for a whole ClientHello.
     Hello(HelloCollector),
+    /// The ClientHello is ours to send.
+    Start,
     Handshake,
     Established,
     Closed,
@@ -99,8 +106,10 @@ impl Dtls {
         Self {
             identity: Arc::clone(identity),
             endpoint: Endpoint::new(any, TransportProtocol::UDP, None),
+            is_client: false,
             state: State::Hello(HelloCollector::default()),
             profile: Profile::Aes128CmSha1,
+            record: 0,
             handshake_left: HANDSHAKE_BYTES,
             fragments_left: FRAGMENTS,
             late_left: LATE_BYTES,
@@ -108,6 +117,39 @@ impl Dtls {
             flight_sent: Instant::ZERO,
             resends: 0,
         }
+    }
+
+    /// What signalling made our role, told once; false when a handshake in the other one is under way.
+    pub(super) fn set_role(&mut self, role: DtlsRole) -> bool {
+        match (role, &self.state) {
+            (DtlsRole::Passive, _) => true,
+            (DtlsRole::Active, State::Hello(_)) => {
+                self.is_client = true;
+                self.state = State::Start;
+                true
+            }
+            (DtlsRole::Active, _) => false,
+        }
+    }
+
+    /// Whether the handshake is ours to start, and not started.
+    pub(super) const fn wants_start(&self) -> bool {
+        matches!(self.state, State::Start)
+    }
+
+    /// Send the ClientHello if that is due, now that `route` has passed ICE.
+    pub(super) fn start(&mut self, now: Instant, route: Route, out: &mut Outbox) {
+        if self.wants_start() {
+            self.state = State::Handshake;
+            let config = Arc::clone(self.identity.client_config());
+            // Only a lack of randomness can fail; then the handshake runs out of time.
+            let _started = self.endpoint.connect(self.identity.std(now), FAR_END, config, None);
+            self.send(now, route, out, false);
+        }
+    }
+
+    pub(super) const fn is_client(&self) -> bool {
+        self.is_client
     }
 
     /// Take a datagram from a route that has passed ICE.
@@ -123,7 +165,7 @@ impl Dtls {
     ) -> Result<Step, DropReason> {
         let mut step = Step::default();
         match &mut self.state {
-            State::Closed => return Err(DropReason::DtlsRefused),
+            State::Start | State::Closed => return Err(DropReason::DtlsRefused),
             State::Hello(collector) => {
                 let Some((profile, datagrams)) = collector.push(packet) else { return Ok(step) };
                 self.profile = profile;
@@ -156,7 +198,7 @@ impl Dtls {
             step.closed = Some(CloseReason::DtlsFailed);
             return;
         };
-        let sent = self.send(now, route, out);
+        let sent = self.send(now, route, out, result.is_err());
         match result {
             Ok(events) => {
                 for event in events {
@@ -171,7 +213,8 @@ impl Dtls {
             Err(_) if matches!(self.state, State::Handshake) => step.closed = Some(CloseReason::DtlsFailed),
             Err(_) => {}
         }
-        let repeated = has_handshake && !sent && matches!(self.state, State::Handshake);
+        // A server repeats itself for want of our next flight, if at all, and that has its own timer.
+        let repeated = has_handshake && !sent && !self.is_client && matches!(self.state, State::Handshake);
         if repeated && now.since(self.flight_sent) >= RESEND_INTERVAL {
             self.resend(now, route, out);
         }
@@ -181,7 +224,10 @@ impl Dtls {
         if self.resends < RESENDS {
             self.resends += 1;
             self.flight_sent = now;
-            for datagram in &self.flight {
+            for datagram in &mut self.flight {
+                if self.is_client && !is_second_hello(datagram) {
+                    renumber(datagram, &mut self.record);
+                }
                 transmit(route, datagram, out);
             }
         }
@@ -199,6 +245,10 @@ impl Dtls {
             EndpointEvent::HandshakeComplete => match self.established() {
                 Some(established) => {
                     self.state = State::Established;
+                    if self.is_client {
+                        // The server's Finished says that it has ours.
+                        self.confirm();
+                    }
                     step.established = Some(established);
                 }
                 None => step.closed = Some(CloseReason::DtlsFailed),
@@ -252,9 +302,17 @@ impl Dtls {
     }
 
     /// Hand over what the library wants sent; whether there was something.
-    fn send(&mut self, now: Instant, route: Route, out: &mut Outbox) -> bool {
+    fn send(&mut self, now: Instant, route: Route, out: &mut Outbox, failed: bool) -> bool {
         let mut first = true;
-        while let Some(message) = self.endpoint.poll_transmit() {
+        while let Some(mut message) = self.endpoint.poll_transmit() {
+            if self.is_client {
+                // The library raises a fatal alert, and goes on, when the server's first flight comes in the wrong order.
+                let is_alert = message.message.first() == Some(&ALERT);
+                if is_alert && !failed && matches!(self.state, State::Handshake) {
+                    continue;
+                }
+                renumber(&mut message.message, &mut self.record);
+            }
             if matches!(self.state, State::Handshake) {
                 if first {
                     self.flight.clear();
@@ -274,12 +332,13 @@ impl Dtls {
         if matches!(self.state, State::Established)
             && self.endpoint.write(self.identity.std(now), FAR_END, data).is_ok()
         {
-            self.send(now, route, out);
+            self.send(now, route, out, false);
         }
     }
 
-    /// Time has passed: send our flight again if it is due.
+    /// Time has passed: send our flight if it is due, for the first time or again.
     pub(super) fn handle_timeout(&mut self, now: Instant, route: Route, out: &mut Outbox) {
+        self.start(now, route, out);
         if self.next_timeout().is_some_and(|due| due <= now) {
             self.resend(now, route, out);
         }
@@ -301,11 +360,17 @@ impl Dtls {
             self.endpoint.stop(self.identity.std(now), FAR_END);
             self.state = State::Closed;
             if let Some(route) = route {
-                self.send(now, route, out);
+                self.send(now, route, out, false);
             }
         }
         self.state = State::Closed;
     }
+}
+
+/// Whether a datagram starts with a ClientHello that is the client's second message (RFC 6347, 4.2.1). A server that has it
+/// repeats its own flight unasked; one on the library we use even stops doing so when it takes the hello again.
+fn is_second_hello(datagram: &[u8]) -> bool {
+    matches!(datagram.get(RECORD_HEADER..), Some(&[1, _, _, _, 0, 1, ..])) && datagram.first() == Some(&HANDSHAKE)
 }
 
 fn transmit(route: Route, datagram: &[u8], out: &mut Outbox) {
@@ -322,6 +387,24 @@ const fn take(left: &mut usize, amount: usize) -> bool {
     }
     *left -= amount;
     true
+}
+
+/// Give the records of a datagram that are in the clear the next numbers.
+///
+/// A server that has seen a record drops its repetition as a replay (RFC 6347, 4.1.2.6), but only the repetition of our
+/// first and last flight makes it repeat its own, when that was lost. Numbers are ours from the first record on, lest the library use
+/// one again. What is encrypted cannot be renumbered and need not: one record with a new number is enough.
+fn renumber(mut datagram: &mut [u8], next: &mut u64) {
+    while let Some((header, rest)) = datagram.split_first_chunk_mut::<RECORD_HEADER>() {
+        let [_, _, _, e0, e1, number @ .., n0, n1] = header;
+        if (*e0, *e1) == (0, 0) {
+            let [_, _, low @ ..] = next.to_be_bytes();
+            *number = low;
+            *next += 1;
+        }
+        let Some((_, rest)) = rest.split_at_mut_checked(usize::from(u16::from_be_bytes([*n0, *n1]))) else { return };
+        datagram = rest;
+    }
 }
 
 /// Handshake fragments in a record in the clear.

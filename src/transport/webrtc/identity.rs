@@ -1,7 +1,8 @@
 //! Our certificate, made ready for DTLS once and shared by all transports of the node.
 //!
 //! The DTLS library picks the SRTP profile in the client's order of preference, and browsers put the slow one first. So
-//! there are two server configurations with one profile each, and `dtls` chooses by what the client offers.
+//! there are two server configurations with one profile each, and `dtls` chooses by what the client offers. The client
+//! configuration has both, in our order.
 
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
@@ -25,6 +26,7 @@ pub struct DtlsIdentity {
     fingerprint: Fingerprint,
     gcm: Arc<HandshakeConfig>,
     cm: Arc<HandshakeConfig>,
+    client: Arc<HandshakeConfig>,
     anchor: StdInstant,
 }
 
@@ -72,11 +74,14 @@ impl DtlsIdentity {
         let mut fingerprint = [0; 32];
         let digest = digest::digest(&digest::SHA256, &identity.certificate);
         fingerprint.copy_from_slice(digest.as_ref().get(..32).ok_or_else(|| error("no SHA-256"))?);
-        let config = |profile| server_config(&provider, &certificate, profile).map(Arc::new);
+        let config = |is_client, profiles: &[_]| config(&provider, &certificate, is_client, profiles).map(Arc::new);
+        let (gcm, cm) =
+            (SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm, SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80);
         Ok(Self {
             fingerprint: Fingerprint(fingerprint),
-            gcm: config(SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm)?,
-            cm: config(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80)?,
+            gcm: config(false, &[gcm])?,
+            cm: config(false, &[cm])?,
+            client: config(true, &[gcm, cm])?,
             anchor,
         })
     }
@@ -94,6 +99,11 @@ impl DtlsIdentity {
         }
     }
 
+    /// The client configuration.
+    pub(super) const fn client_config(&self) -> &Arc<HandshakeConfig> {
+        &self.client
+    }
+
     /// Our time as the libraries want it.
     pub(super) fn std(&self, now: Instant) -> StdInstant {
         let since = core::time::Duration::from_nanos(now.as_nanos());
@@ -106,25 +116,28 @@ impl DtlsIdentity {
     }
 }
 
-fn server_config(
+fn config(
     provider: &Arc<dyn RTCCryptoProvider>,
     certificate: &Certificate,
-    profile: SrtpProtectionProfile,
+    is_client: bool,
+    profiles: &[SrtpProtectionProfile],
 ) -> Result<HandshakeConfig, IdentityError> {
     ConfigBuilder::default()
         .with_crypto_provider(Arc::clone(provider))
         .with_certificates(vec![certificate.clone()])
-        // What every WebRTC client offers; no CBC, no static keys.
+        // What every WebRTC stack has; no CBC, no static keys.
         .with_cipher_suites(vec![
             CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
             CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256,
         ])
-        .with_srtp_protection_profiles(vec![profile])
+        .with_srtp_protection_profiles(profiles.to_vec())
         // A certificate of any issuer, with proof of its key; that it is the right one is the fingerprint's task.
         .with_client_auth(ClientAuthType::RequireAnyClientCert)
         .with_insecure_skip_verify(true)
         .with_extended_master_secret(ExtendedMasterSecretType::Require)
+        // What a client says in its hello; the library insists on something, and takes an address or `localhost`.
+        .with_server_name("weir".to_owned())
         .with_mtu(MTU)
-        .build(false, None)
+        .build(is_client, None)
         .map_err(error)
 }

@@ -1,6 +1,6 @@
 //! Data channels: SCTP over DTLS (RFC 8831, RFC 8832) on the `rtc-sctp` state machine.
 //!
-//! The far end starts the association. It opens `_reliable`, `_lossy` and `_data_track`, or we do; other labels are
+//! The far end starts the association, whichever DTLS role it has: all stacks do. It opens `_reliable`, `_lossy` and `_data_track`, or we do; other labels are
 //! acknowledged and what comes on them is dropped. Messages received wait in a bounded queue; while control has too
 //! much untaken, reliable messages stay in SCTP, whose receive window then stops the sender.
 
@@ -60,6 +60,8 @@ pub(super) struct Data {
     streams: Vec<Stream>,
     /// Whether we open the channels.
     open_channels: bool,
+    /// Decides which stream numbers are ours.
+    pub(super) is_dtls_client: bool,
     reported_open: bool,
     incoming: VecDeque<(DataChannel, Bytes)>,
     untaken: usize,
@@ -114,6 +116,7 @@ impl Data {
             guard: Guard::new(config.receive_window),
             streams: Vec::new(),
             open_channels,
+            is_dtls_client: false,
             reported_open: false,
             incoming: VecDeque::new(),
             untaken: 0,
@@ -225,11 +228,12 @@ impl Data {
         Edges::NONE
     }
 
-    /// Open our channels. The DTLS server has the odd stream numbers (RFC 8832, 6).
+    /// Open our channels. The DTLS client has the even stream numbers, the server the odd ones (RFC 8832, 6).
     fn open_ours(&mut self, now: Instant) -> Option<()> {
         let now = self.identity.std(now);
         let association = self.established.as_mut()?;
-        for (channel, id) in CHANNELS.into_iter().zip([1, 3, 5]) {
+        let ids = if self.is_dtls_client { [0, 2, 4] } else { [1, 3, 5] };
+        for (channel, id) in CHANNELS.into_iter().zip(ids) {
             let channel_type = match channel {
                 DataChannel::Reliable => ChannelType::Reliable,
                 DataChannel::Lossy | DataChannel::DataTrack => ChannelType::PartialReliableRexmitUnordered,

@@ -1,6 +1,7 @@
 //! Whole transports against a far end in virtual time: handshakes, data channels, loss, hostile input, time limits.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests may panic")]
 
+mod active;
 mod client;
 
 use core::time::Duration;

@@ -160,9 +160,32 @@ fn refuses_a_plan_that_does_not_fit() {
         |sections: &[&str], plan: AnswerSection| write_answer(&offer(sections), &local(), &[plan]).unwrap_err();
     assert!(matches!(refused(&[AUDIO], AnswerSection::Application), SdpError::Mismatch { index: 0, .. }));
     assert!(matches!(refused(&[DATA], receive(ReceivePlan::default())), SdpError::Mismatch { index: 0, .. }));
-    let mut passive = offer(&[AUDIO]);
-    passive.setup = Setup::Passive;
-    assert!(matches!(write_answer(&passive, &local(), &[]), Err(SdpError::Role(_))));
+}
+
+#[test]
+fn takes_the_dtls_role_that_is_left_and_keeps_it() {
+    let text = |setup| {
+        format!(
+            "v=0\r\na=ice-ufrag:abcd\r\na=fingerprint:sha-256 {}\r\na=setup:{setup}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\n\
+             a=mid:0\r\n",
+            ["AB"; 32].join(":")
+        )
+    };
+    let offer = |setup| Description::parse(&text(setup), &super::super::Limits::default()).unwrap();
+    let said = |offer: &Description| {
+        let sdp = write_answer(offer, &local(), &[]).unwrap().sdp;
+        sdp.lines().find_map(|line| line.strip_prefix("a=setup:").map(str::to_owned)).unwrap()
+    };
+    let first = offer("passive");
+    assert_eq!(
+        (said(&first), said(&offer("active")), said(&offer("actpass"))),
+        ("active".into(), "passive".into(), "passive".into())
+    );
+    let mut again = offer("actpass");
+    again.keep_role(Some(&first.remote));
+    assert_eq!((said(&again), &again.remote), ("active".into(), &first.remote));
+    again.keep_role(None);
+    assert_eq!(said(&again), "active");
 }
 
 #[test]

@@ -137,5 +137,4 @@ fn refuses_an_answer_to_another_offer() {
         refused(&|answer| answer.sections[0].kind = SectionKind::Other),
         SdpError::Mismatch { index: 0, .. }
     ));
-    assert!(matches!(refused(&|answer| answer.setup = Setup::Passive), SdpError::Role(_)));
 }

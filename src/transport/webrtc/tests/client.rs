@@ -1,4 +1,4 @@
-//! A far end made of the same libraries in the client's role, and a path between it and a transport.
+//! A far end made of the same libraries, DTLS client unless told otherwise, and a path between it and a transport.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
-use rtc_dtls::config::{ConfigBuilder, ExtendedMasterSecretType};
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType};
 use rtc_dtls::crypto::Certificate;
 use rtc_dtls::crypto_provider::default_provider;
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
@@ -42,6 +42,8 @@ pub(super) struct ClientOptions {
     pub(super) server_opens: bool,
     pub(super) loss_percent: u64,
     pub(super) seed: u64,
+    /// It is the DTLS server: its description says `setup:passive`.
+    pub(super) is_server: bool,
     /// It sends no DTLS.
     pub(super) silent: bool,
 }
@@ -56,6 +58,7 @@ impl Default for ClientOptions {
             server_opens: false,
             loss_percent: 0,
             seed: 0,
+            is_server: false,
             silent: false,
         }
     }
@@ -72,6 +75,7 @@ pub(super) struct Client {
     pub(super) received: Vec<(usize, Bytes)>,
     pub(super) closed: bool,
     reverse: bool,
+    role: DtlsRole,
 }
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
@@ -87,12 +91,14 @@ impl Client {
             .with_srtp_protection_profiles(options.offer.clone())
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
             .with_insecure_skip_verify(true)
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
             .with_mtu(options.mtu)
-            .build(true, None)
-            .unwrap();
-        let mut endpoint = Endpoint::new(SERVER, TransportProtocol::UDP, None);
-        if !options.silent {
-            endpoint.connect(identity.std(now), SERVER, Arc::new(config), None).unwrap();
+            .build(!options.is_server, None);
+        let config = Arc::new(config.unwrap());
+        let serves = options.is_server && !options.silent;
+        let mut endpoint = Endpoint::new(SERVER, TransportProtocol::UDP, serves.then(|| Arc::clone(&config)));
+        if !options.is_server && !options.silent {
+            endpoint.connect(identity.std(now), SERVER, config, None).unwrap();
         }
         Self {
             identity: Arc::clone(identity),
@@ -105,11 +111,12 @@ impl Client {
             received: Vec::new(),
             closed: false,
             reverse: options.reverse,
+            role: if options.is_server { DtlsRole::Active } else { DtlsRole::Passive },
         }
     }
 
     pub(super) fn remote(&self) -> RemoteParams {
-        RemoteParams { ufrag: "remote".into(), fingerprint: self.fingerprint }
+        RemoteParams { ufrag: "remote".into(), fingerprint: self.fingerprint, dtls: self.role }
     }
 
     pub(super) fn datagrams(&mut self) -> Vec<Vec<u8>> {
@@ -134,7 +141,8 @@ impl Client {
                         _ => Profile::Aes128CmSha1,
                     };
                     let material = state.export_keying_material("EXTRACTOR-dtls_srtp", &[], profile.exported());
-                    let srtp = Srtp::new(profile, material.unwrap().as_ref(), true, &Config::default()).unwrap();
+                    let is_client = self.role == DtlsRole::Passive;
+                    let srtp = Srtp::new(profile, material.unwrap().as_ref(), is_client, &Config::default()).unwrap();
                     self.srtp = Some((profile, srtp));
                 }
                 EndpointEvent::ApplicationData(data) => self.handle_sctp(now, data.freeze()),
@@ -208,7 +216,7 @@ impl Client {
     pub(super) fn open_channels(&mut self, now: Instant, labels: &[&str]) {
         let (_, association) = self.association.as_mut().unwrap();
         for label in labels {
-            let id = 2 * self.channels.len() as u16;
+            let id = 2 * self.channels.len() as u16 + u16::from(self.role == DtlsRole::Active);
             let lossy = *label != "_reliable";
             let channel_type = if lossy { ChannelType::PartialReliableRexmitUnordered } else { ChannelType::Reliable };
             let mut stream = association.open_stream(id, PayloadProtocolIdentifier::Binary).unwrap();
@@ -229,6 +237,10 @@ impl Client {
 
     pub(super) fn labels(&self) -> Vec<&str> {
         self.channels.iter().map(|(_, label)| label.as_str()).collect()
+    }
+
+    pub(super) fn channel_ids(&self) -> impl Iterator<Item = u16> {
+        self.channels.iter().map(|(id, _)| *id)
     }
 
     pub(super) fn send(&mut self, now: Instant, at: usize, message: &Bytes) {
@@ -297,7 +309,14 @@ impl Pair {
     pub(super) fn check(&mut self, route: Route, use_candidate: bool) {
         let check = crate::transport::ice::tests::check("local:remote", PASSWORD, use_candidate, false);
         self.server.handle_stun(self.now, route, &check, &mut self.out).unwrap();
+        // The answer to the check is of no interest, a ClientHello behind it is.
+        let dtls: Vec<_> = self.out.datagrams().filter(|(_, d)| d[0] >= 20).map(|(_, d)| d.to_vec()).collect();
         self.out.clear();
+        for datagram in dtls {
+            if !self.lost() {
+                self.client.handle(self.now, &datagram);
+            }
+        }
     }
 
     pub(super) fn connect(&mut self) {
