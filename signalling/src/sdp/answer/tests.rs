@@ -171,7 +171,7 @@ fn takes_the_dtls_role_that_is_left_and_keeps_it() {
             ["AB"; 32].join(":")
         )
     };
-    let offer = |setup| Description::parse(&text(setup), &super::super::Limits::default()).unwrap();
+    let offer = |setup| Description::parse(&text(setup), &Limits::default()).unwrap();
     let said = |offer: &Description| {
         let sdp = write_answer(offer, &local(), &[]).unwrap().sdp;
         sdp.lines().find_map(|line| line.strip_prefix("a=setup:").map(str::to_owned)).unwrap()
