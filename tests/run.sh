@@ -123,6 +123,7 @@ missing_packages() {
   command -v cc >/dev/null || missing+=(build-essential)
   command -v chromium >/dev/null || missing+=(chromium)
   command -v firefox-esr >/dev/null || command -v firefox >/dev/null || missing+=(firefox-esr)
+  command -v pulseaudio >/dev/null || missing+=(pulseaudio) # Firefox needs a sound card
   command -v ip >/dev/null || missing+=(iproute2)
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)

@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import { CHROMIUM, FIREFOX } from './paths.mjs';
 import { Participant } from './participant.mjs';
 import { site } from './site.mjs';
+import { soundCard } from './sound.mjs';
 import { within } from './until.mjs';
 
 // Besides media without devices: loopback candidates with plain addresses, nothing that phones home, and no
@@ -24,8 +25,6 @@ const FIREFOX_PREFS = {
   'media.peerconnection.ice.obfuscate_host_addresses': false,
   'media.navigator.streams.fake': true,
   'media.navigator.permission.disabled': true,
-  // Without this an AudioContext never starts on a machine that has no sound card.
-  'media.cubeb.force_mock_context': true,
   'media.autoplay.default': 0,
   'media.autoplay.blocking_policy': 0,
   'media.gmp-manager.updateEnabled': false,
@@ -54,12 +53,18 @@ const LAUNCH = {
 const VIEWPORT = { width: 1600, height: 1000 };
 
 const running = new Map();
+let sound = null;
 
 /** A fresh browser process, for tests that kill it. */
 export async function launch(kind) {
-  const options = LAUNCH[kind];
+  const options = { headless: true, defaultViewport: VIEWPORT, protocolTimeout: 60_000, ...LAUNCH[kind] };
   if (!options.executablePath) throw new Error(`${kind} is not installed: run tests/run.sh setup`);
-  return puppeteer.launch({ headless: true, defaultViewport: VIEWPORT, protocolTimeout: 60_000, ...options });
+  if (kind === 'firefox') {
+    sound ??= await soundCard();
+    if (sound) options.env = { ...process.env, ...sound.env };
+    else options.extraPrefsFirefox = { ...FIREFOX_PREFS, 'media.cubeb.force_mock_context': true };
+  }
+  return puppeteer.launch(options);
 }
 
 /** The browser that the scenarios of one file share. */
@@ -78,6 +83,8 @@ export async function closeBrowsers() {
     }
   }
   running.clear();
+  sound?.close();
+  sound = null;
 }
 
 export class PageParticipant extends Participant {

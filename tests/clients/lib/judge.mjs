@@ -8,9 +8,9 @@ const LOUD_DB = -50;
 const QUIET_DB = -75;
 const CONTRAST_DB = 20;
 /** How old the newest picture may be that still counts as live. A key frame may be on its way. */
-export const LIVE_MS = 1600;
+export const LIVE_MS = 2000;
 /** How late a tone may be heard, with jitter buffers filled by a busy machine. */
-export const LATE_MS = 800;
+export const LATE_MS = 1000;
 
 export async function trackOf(viewer, sender, source) {
   const look = await viewer.glance();
@@ -69,7 +69,7 @@ export function hearing(samples, now) {
 
 function match(recent) {
   let best = { contrast: -Infinity };
-  for (let lag = 0; lag < 1000; lag += 50) {
+  for (let lag = 0; lag < 2 * PHASE_MS; lag += 50) {
     const on = [];
     const off = [];
     for (const [t, level] of recent) {

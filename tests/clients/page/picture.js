@@ -12,9 +12,9 @@ export const SOURCES = ['camera', 'screen_share'];
 const CELLS = COLS * ROWS;
 const SCALE = 8; // the reader looks at a copy of this many pixels per cell
 
-/** Ten checksum bits over the other fourteen. */
+/** Ten checksum bits over the other fourteen; a picture all black or all white has no right ones. */
 function checksum(value) {
-  return Math.imul(value, 2654435761) >>> 22;
+  return (Math.imul(value, 2654435761) >>> 22) ^ 0x2a5;
 }
 
 export function encode(number, source, counter) {

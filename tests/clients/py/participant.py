@@ -72,7 +72,8 @@ class Watched:
 
     async def hear(self, sender: int) -> None:
         ear = tone.Ear(sender)
-        async for event in rtc.AudioStream(self.track, sample_rate=tone.RATE, num_channels=1):
+        # Large frames: at 10 ms each a busy machine falls behind on the events alone.
+        async for event in rtc.AudioStream(self.track, sample_rate=tone.RATE, num_channels=1, frame_size_ms=50):
             for level in ear.hear(numpy.frombuffer(event.frame.data, dtype=numpy.int16)):
                 self.report["samples"] = [*self.report["samples"][1 - KEEP :], [now_ms(), round(level)]]
 
@@ -233,7 +234,7 @@ class Participant:
         track = rtc.LocalAudioTrack.create_audio_track("microphone", source)
 
         async def play() -> None:
-            sound, samples = tone.Tone(self.number), tone.RATE // 50
+            sound, samples = tone.Tone(self.number), tone.RATE // 25
             while True:
                 chunk = sound.chunk(samples, now_ms() + source.queued_duration * 1000)
                 await source.capture_frame(rtc.AudioFrame(chunk.tobytes(), tone.RATE, 1, samples))

@@ -9,7 +9,7 @@ SOURCES = ["camera", "screen_share"]
 
 
 def checksum(value: int) -> int:
-    return ((value * 2654435761) & 0xFFFFFFFF) >> 22
+    return (((value * 2654435761) & 0xFFFFFFFF) >> 22) ^ 0x2A5
 
 
 def encode(number: int, source: int, counter: int) -> int:
