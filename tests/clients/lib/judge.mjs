@@ -69,7 +69,7 @@ export function hearing(samples, now) {
 
 function match(recent) {
   let best = { contrast: -Infinity };
-  for (let lag = 0; lag < 2 * PHASE_MS; lag += 50) {
+  for (let lag = 0; lag < 1.75 * PHASE_MS; lag += 50) {
     const on = [];
     const off = [];
     for (const [t, level] of recent) {
@@ -81,7 +81,8 @@ function match(recent) {
     if (on.length < 6 || off.length < 6) continue;
     const entry = { lag, on: percentile(on, 0.3), off: percentile(off, 0.7) };
     entry.contrast = entry.on - entry.off;
-    if (entry.contrast > best.contrast) best = entry;
+    // Neighbouring lags fit about as well: the first good one is meant.
+    if (entry.contrast > best.contrast + 3) best = entry;
   }
   return best;
 }
