@@ -200,6 +200,18 @@ impl Room {
         &self.sid
     }
 
+    /// How many participants there are, those without a WebSocket included.
+    #[must_use]
+    pub fn participants(&self) -> usize {
+        self.participants.len()
+    }
+
+    /// Whether a participant of this identity is in the room.
+    #[must_use]
+    pub fn has_participant(&self, identity: &str) -> bool {
+        self.identities.contains_key(identity)
+    }
+
     fn run_timers(&mut self, cx: &mut Cx<'_>) {
         // Each timer that fires sets itself again later than now or not at all, so this ends.
         while let Some(timer) = self.timers.pop(cx.mono()) {

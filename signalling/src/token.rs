@@ -55,36 +55,72 @@ pub struct Claims {
     /// Name of a room configuration.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub room_preset: String,
+    /// What we say to ourselves in a token we refreshed. Not part of LiveKit's claims; clients carry it along unread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weir: Option<OwnClaim>,
 }
 
-/// The `video` object of a token. `None` is "not said".
+/// Our own claim, in refreshed tokens only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnClaim {
+    /// The bearer was let into the room before. A client that lost its node can only come back with the token it has:
+    /// it asks nobody for another, and gives up for good when told that the room does not exist. So this one may make
+    /// its room again, and no other.
+    pub joined: bool,
+}
+
+/// The `video` object of a token. `None` is "not said", and so is what a signed token leaves out: `false`, empty names
+/// and lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(clippy::struct_excessive_bools, reason = "as many as the protocol has")]
 #[allow(missing_docs, reason = "named as the claims of the protocol are; what they do stands at `Grants`")]
 pub struct VideoGrant {
+    #[serde(skip_serializing_if = "is_false")]
     pub room_create: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub room_list: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub room_record: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub room_admin: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub room_join: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub room: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub destination_room: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub can_publish: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub can_subscribe: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub can_publish_data: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub can_publish_sources: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub can_update_own_metadata: Option<bool>,
+    #[serde(skip_serializing_if = "is_false")]
     pub ingress_admin: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub hidden: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub recorder: bool,
+    #[serde(skip_serializing_if = "is_false")]
     pub agent: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub can_subscribe_metrics: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub can_manage_agent_session: Option<bool>,
 }
 
 fn is_zero(value: &i64) -> bool {
     *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Why a token is refused. The text is safe to show to the client.
@@ -111,8 +147,11 @@ pub enum TokenError {
     /// No permission to join.
     #[error("token does not allow joining a room")]
     NoRoomJoin,
-    /// Neither `sub` nor `jti`, or longer than the limit.
-    #[error("identity is empty or too long")]
+    /// Neither `sub` nor `jti`.
+    #[error("identity cannot be empty")]
+    NoIdentity,
+    /// Identity longer than the limit.
+    #[error("identity is too long")]
     BadIdentity,
     /// No room name, or longer than the limit.
     #[error("room name is empty or too long")]
@@ -126,7 +165,7 @@ impl TokenError {
     /// The HTTP status that clients understand: 400 for names, 500 for our own failure, else 401.
     pub const fn status(self) -> u16 {
         match self {
-            Self::BadIdentity | Self::BadRoom => 400,
+            Self::NoIdentity | Self::BadIdentity | Self::BadRoom => 400,
             Self::CannotSign => 500,
             _ => 401,
         }
@@ -209,7 +248,10 @@ impl Claims {
     pub fn grants(&self) -> Result<Grants, TokenError> {
         let video = self.video.as_ref().filter(|video| video.room_join).ok_or(TokenError::NoRoomJoin)?;
         let identity = self.identity();
-        if identity.is_empty() || identity.len() > MAX_NAME {
+        if identity.is_empty() {
+            return Err(TokenError::NoIdentity);
+        }
+        if identity.len() > MAX_NAME {
             return Err(TokenError::BadIdentity);
         }
         if video.room.is_empty() || video.room.len() > MAX_NAME {
@@ -231,6 +273,7 @@ impl Claims {
             room: video.room.clone(),
             room_join: true,
             room_create: video.room_create,
+            joined: self.weir.is_some_and(|own| own.joined),
             can_publish,
             can_publish_sources,
             can_subscribe: video.can_subscribe.unwrap_or(true),
@@ -279,6 +322,7 @@ impl Claims {
                 can_subscribe_metrics: Some(grants.can_subscribe_metrics),
                 ..VideoGrant::default()
             }),
+            weir: Some(OwnClaim { joined: true }),
             ..Self::default()
         }
     }

@@ -96,6 +96,7 @@ impl Room {
     fn debug(&self) -> serde_json::Value {
         let participants = self.participants.values().map(|participant| {
             serde_json::json!({
+                "id": participant.id.0,
                 "sid": participant.sid,
                 "state": participant.state.as_str_name(),
                 "version": participant.version,
@@ -115,8 +116,9 @@ impl Room {
                 "quality": participant.quality,
             })
         });
-        let tracks = self.tracks.values().map(|track| {
+        let tracks = self.tracks.iter().map(|(id, track)| {
             serde_json::json!({
+                "id": id.0,
                 "sid": track.sid(),
                 "publisher": track.publisher.0,
                 "mime": track.info.mime_type,

@@ -93,6 +93,9 @@ pub struct Grants {
     pub room_join: bool,
     /// May make a room by joining it, whatever `auto_create` says.
     pub room_create: bool,
+    /// The token is one we refreshed: its bearer was in the room before, and may make it again (after a restart of this
+    /// node, or on another one) although `auto_create` is off.
+    pub joined: bool,
     /// May publish.
     pub can_publish: bool,
     /// Narrows `can_publish` when not empty; protocol enum values of `TrackSource`.

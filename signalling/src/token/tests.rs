@@ -79,7 +79,7 @@ fn refuses_a_join_without_permission_identity_or_room() {
     assert_eq!(grants(json!({"roomJoin": true, "room": "r".repeat(257)})), Err(TokenError::BadRoom));
     let nobody = json!({"iss": KEY, "exp": NOW + 1, "video": {"roomJoin": true, "room": "r"}});
     let verified = verify(&token(&hs256(), &nobody), secret_of, NOW).unwrap();
-    assert_eq!(verified.grants(), Err(TokenError::BadIdentity));
+    assert_eq!(verified.grants(), Err(TokenError::NoIdentity));
     assert_eq!((TokenError::BadIdentity.status(), TokenError::NoRoomJoin.status()), (400, 401));
 }
 
@@ -143,10 +143,40 @@ fn a_refreshed_token_says_the_same_and_lives_on() {
     let signed = mint(&Claims::refreshed(&before, KEY, NOW), SECRET).unwrap();
     let after = verify(&signed, secret_of, NOW).unwrap().grants().unwrap();
     assert_eq!(after.expires_at, NOW + 600);
-    assert_eq!(Grants { expires_at: before.expires_at, ..after }, before);
+    assert!(after.joined && !before.joined, "only what we signed ourselves says that its bearer was here");
+    assert_eq!(Grants { expires_at: before.expires_at, joined: false, ..after }, before);
     before.expires_at = NOW + 7200;
     assert_eq!(Claims::refreshed(&before, KEY, NOW).exp, NOW + 7200, "never shorter than what remained");
     assert_eq!(mint(&Claims::default(), ""), Err(TokenError::CannotSign));
+}
+
+#[test]
+fn a_signed_token_says_nothing_it_need_not_and_everything_clients_read() {
+    let mut before = grants(json!({"roomJoin": true, "room": "r", "canPublish": false})).unwrap();
+    before.name = "Alice".to_owned();
+    let signed = mint(&Claims::refreshed(&before, KEY, NOW), SECRET).unwrap();
+    let claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split('.').nth(1).unwrap()).unwrap()).unwrap();
+    let expected = json!({
+        "iss": KEY, "sub": "@alice:example.org:DEVICE", "name": "Alice", "iat": NOW, "nbf": NOW, "exp": NOW + 3600,
+        "weir": {"joined": true},
+        "video": {
+            "roomJoin": true, "room": "r", "canPublish": false, "canPublishData": false, "canSubscribe": true,
+            "canUpdateOwnMetadata": false, "canSubscribeMetrics": false,
+        },
+    });
+    assert_eq!(claims, expected);
+}
+
+#[test]
+fn an_empty_identity_is_named_as_such() {
+    for nobody in [json!({}), json!({"sub": ""}), json!({"sub": "", "jti": ""})] {
+        let mut claims = claims(json!({"roomJoin": true, "room": "r"}));
+        claims.as_object_mut().unwrap().remove("sub");
+        claims.as_object_mut().unwrap().extend(nobody.as_object().unwrap().clone());
+        let error = verify(&token(&hs256(), &claims), secret_of, NOW).unwrap().grants().unwrap_err();
+        assert_eq!((error.status(), error.to_string().as_str()), (400, "identity cannot be empty"));
+    }
 }
 
 #[test]

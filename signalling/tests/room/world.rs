@@ -68,6 +68,7 @@ pub(crate) fn grants(identity: &str) -> Grants {
         room: "lobby".into(),
         room_join: true,
         room_create: false,
+        joined: false,
         can_publish: true,
         can_publish_sources: Vec::new(),
         can_subscribe: true,
