@@ -14,10 +14,10 @@ mod transport;
 #[path = "fuzz/wire.rs"]
 mod wire;
 
-type Body = fn(&[u8]);
+pub(crate) type Body = fn(&[u8]);
 
-/// Name (also of its corpus folder) and function.
-const BODIES: &[(&str, Body)] = &[
+/// Name (also of its corpus folder and of its target in `tests/fuzz/cargo`) and function.
+pub(crate) const BODIES: &[(&str, Body)] = &[
     ("demux", wire::demux),
     ("rtp_packet", wire::rtp_packet),
     ("rtp_header", wire::rtp_header),
@@ -49,6 +49,14 @@ fn bodies_survive_corpus_and_mutations() {
             scope.spawn(move || run(name, *body, rounds));
         }
     });
+}
+
+#[test]
+fn every_body_is_a_cargo_fuzz_target() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/cargo/Cargo.toml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    let targets: Vec<_> = manifest.split("[[bin]]").skip(1).filter_map(|bin| bin.split('"').nth(1)).collect();
+    assert_eq!(targets, BODIES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
 }
 
 fn run(name: &str, body: Body, rounds: usize) {
