@@ -9,11 +9,13 @@ mod admin;
 pub mod auth;
 pub mod bridge;
 mod connection;
+mod debug;
 mod http;
 mod listener;
 pub mod logging;
 mod matrix;
 mod metrics;
+mod places;
 mod redact;
 mod registry;
 mod reports;
@@ -21,8 +23,12 @@ mod room_task;
 pub mod server;
 pub mod system;
 mod twirp;
+mod visitors;
 mod webhook;
 mod ws;
 
 pub use redact::Redacted;
 pub use server::{Server, ServerError, Started};
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ use std::thread::{Builder, JoinHandle};
 use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
+pub(crate) use self::acceptor::household;
 use self::acceptor::{Acceptor, AcceptorHandle};
 use self::clock::Clock;
 use self::thread::{FIRST_UDP, MediaThread, Pulse, WAKE};

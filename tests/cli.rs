@@ -94,6 +94,11 @@ struct Node {
 
 impl Node {
     fn start(extra: &str) -> Self {
+        Self::start_by(weir(), extra)
+    }
+
+    /// `program` ends in weir's own.
+    fn start_by(mut program: Command, extra: &str) -> Self {
         let path = file(
             &format!("node-{extra:.8}").replace([' ', ':', '\n', '{'], "_"),
             &format!(
@@ -101,7 +106,7 @@ impl Node {
                  rtc: {{udp_port: 0, tcp_port: 0, enable_loopback_candidate: true}}\n{extra}"
             ),
         );
-        let mut child = weir()
+        let mut child = program
             .args(["serve", "--config", path.to_str().unwrap()])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -177,6 +182,52 @@ fn both_signals_end_it_cleanly_and_logs_hold_no_secret() {
             assert!(!written.contains(secret), "{written}");
         }
     }
+}
+
+#[test]
+fn without_descriptors_nobody_new_comes_in_and_nobody_is_lost() {
+    let mut limited = Command::new("sh");
+    limited.env_clear().args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_weir")]);
+    let node = Node::start_by(limited, "region: here\n");
+    // In before the trouble, and kept open.
+    let mut witness = TcpStream::connect(("127.0.0.1", node.port)).unwrap();
+    witness.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut ask = |n: usize| {
+        write!(witness, "GET /?{n} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = [0; 512];
+        let length = witness.read(&mut answer).unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200"), "request {n}");
+    };
+    ask(0);
+    let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", node.port)).unwrap()).collect();
+    for n in 1..20 {
+        ask(n);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(crowd);
+    assert!(node.ask("/").starts_with("HTTP/1.1 200"), "served again");
+    assert_eq!(node.end("-TERM").0, Some(0));
+}
+
+#[test]
+fn joins_that_are_refused_leave_a_line_that_says_why() {
+    let node = Node::start("room: {auto_create: false}\n");
+    let token = |identity: &str| {
+        let keys = ["--api-key", "key", "--api-secret", SECRET, "--room", "planted-room"];
+        let output = run(&[&["token", "--identity", identity][..], &keys].concat());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let good = token("planted-alice");
+    let upgrade = "HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX:";
+    assert!(node.ask(&format!("/rtc?access_token={good} {upgrade}")).starts_with("HTTP/1.1 404"));
+    assert!(node.ask(&format!("/rtc?access_token={good}x {upgrade}")).starts_with("HTTP/1.1 401"));
+    let (_, written) = node.end("-TERM");
+    let lines: Vec<&str> = written.lines().filter(|line| line.contains("join refused")).collect();
+    assert_eq!(lines.len(), 2, "{written}");
+    assert!(lines[0].contains("requested room does not exist") && lines[0].contains("404"), "{}", lines[0]);
+    assert!(lines[1].contains("401"), "{}", lines[1]);
+    assert!(!written.contains("planted"), "{written}");
 }
 
 #[test]

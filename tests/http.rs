@@ -95,6 +95,7 @@ async fn answers_have_the_status_clients_decide_by_and_cors() {
     let foreign = auth::mint(&Keys::single("devkey", "other"), "a", room("r"), HOUR).unwrap();
     let unknown = auth::mint(&Keys::single("nobody", "secret"), "a", room("r"), HOUR).unwrap();
     let no_join = token(VideoGrant { room: "r".to_owned(), ..VideoGrant::default() });
+    let nobody = auth::mint(&Config::dev().keys, "", room("r"), HOUR).unwrap();
     let no_room = token(VideoGrant { room_join: true, ..VideoGrant::default() });
     for (path, status, body) in [
         ("/".to_owned(), 200, "OK"),
@@ -107,6 +108,8 @@ async fn answers_have_the_status_clients_decide_by_and_cors() {
         (format!("/rtc/validate?access_token={unknown}"), 401, "unknown API key"),
         (format!("/rtc/validate?access_token={no_join}"), 401, "token does not allow joining a room"),
         (format!("/rtc/validate?access_token={no_room}"), 400, "room name is empty or too long"),
+        (format!("/rtc/validate?access_token={nobody}"), 400, "identity cannot be empty"),
+        (format!("/rtc/v1/validate?access_token={nobody}"), 400, "identity cannot be empty"),
         (format!("/rtc/validate?access_token={good}"), 200, "success"),
         (format!("/livekit/sfu//rtc/validate?access_token={good}"), 200, "success"),
         (format!("/rtc/v1/validate?access_token={good}"), 400, "join_request is missing"),
@@ -118,6 +121,7 @@ async fn answers_have_the_status_clients_decide_by_and_cors() {
     for (path, status) in [
         ("/rtc".to_owned(), 401),
         ("/rtc?access_token=x".to_owned(), 401),
+        (format!("/rtc?access_token={nobody}&protocol=17"), 400),
         (format!("/rtc/v1?access_token={good}"), 400),
         (format!("/prefix/rtc/v1?access_token={good}"), 400),
         (format!("/rtc/v1?access_token={good}&join_request=!!!"), 400),
@@ -178,6 +182,29 @@ async fn rooms_that_may_not_be_made_are_said_not_to_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_in_a_room_comes_back_after_a_restart_although_rooms_are_not_made_for_everybody() {
+    use proto::signal_response::Message as Response;
+    let mut config = config();
+    config.room.auto_create = false;
+    let refreshed = {
+        let (_server, address) = start(&config);
+        let creator = token(VideoGrant { room_create: true, ..room("r") });
+        let _creator = Client::connect(address, &format!("/rtc?access_token={creator}&protocol=17")).await;
+        let bob = auth::mint(&config.keys, "bob", room("r"), HOUR).unwrap();
+        let mut bob = Client::connect(address, &format!("/rtc?access_token={bob}&protocol=17")).await;
+        bob.until(|message| if let Response::RefreshToken(token) = message { Some(token) } else { None }).await
+    };
+    let (_server, address) = start(&config);
+    let other = token(room("r"));
+    assert_eq!(upgrade(address, &format!("/rtc?access_token={other}&protocol=17")).await.status, 404);
+    assert_eq!(get(address, &format!("/rtc/validate?access_token={refreshed}")).await.status, 200);
+    let mut bob = Client::connect(address, &format!("/rtc?access_token={refreshed}&protocol=17")).await;
+    assert!(matches!(bob.next().await, Some(Response::Join(_))));
+    // It is there again, so everybody else may come too.
+    assert_eq!(upgrade(address, &format!("/rtc?access_token={other}&protocol=17")).await.status, 101);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn long_request_lines_pass_and_endless_ones_do_not() {
     let (_server, address) = start(&config());
     let long = format!("/rtc/validate?access_token={}&x={}", token(room("r")), "y".repeat(16 << 10));
@@ -212,6 +239,61 @@ async fn a_full_node_refuses_the_upgrade_and_still_validates() {
     let _first = Client::connect(address, &path).await;
     assert_eq!(upgrade(address, &path).await.status, 503);
     assert_eq!(get(address, &path.replace("/rtc", "/rtc/validate")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
+    let mut config = config();
+    config.limit.max_connections = 2;
+    let (_server, address) = start(&config);
+    let path = |name: &str| {
+        let token = auth::mint(&Config::dev().keys, name, room("r"), HOUR).unwrap();
+        format!("/rtc?access_token={token}&protocol=17")
+    };
+    let _first = Client::connect(address, &path("first")).await;
+    let second = Client::connect(address, &path("second")).await;
+    let waiting = tokio::spawn(async move { get(address, "/").await.status });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "served beyond the limit");
+    drop(second);
+    assert_eq!(waiting.await.unwrap(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_gets_its_share_and_is_told_so() {
+    let mut config = config();
+    config.limit.join_rate_per_address = 1;
+    let (_server, address) = start(&config);
+    let path = format!("/rtc?access_token={}&protocol=17", token(room("r")));
+    let mut statuses = Vec::new();
+    for _ in 0..30 {
+        statuses.push(upgrade(address, &path).await);
+        if statuses.last().unwrap().status == 429 {
+            break;
+        }
+    }
+    let refused = statuses.pop().unwrap();
+    assert_eq!((refused.status, refused.body.as_str()), (429, "too many joins from this address"));
+    assert_cors(&refused);
+    assert!(statuses.len() >= 10 && statuses.iter().all(|answer| answer.status == 101));
+    assert_eq!(get(address, "/").await.status, 200);
+
+    config.limit.join_rate_per_address = 0;
+    config.limit.max_connections_per_address = 2;
+    let (_server, address) = start(&config);
+    let _first = Client::connect(address, &path).await;
+    let second = Client::connect(address, &path.replace("protocol=17", "protocol=16")).await;
+    for refused in [upgrade(address, &path).await, get(address, &path.replace("/rtc", "/rtc/validate")).await] {
+        assert_eq!((refused.status, refused.body.as_str()), (429, "too many connections from this address"));
+        assert_cors(&refused);
+    }
+    drop(second);
+    let freed = async {
+        while upgrade(address, &path).await.status != 101 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("a place is free again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,13 +9,22 @@ use super::{ConfigError, Seconds};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitConfig {
-    /// HTTP and WebSocket connections at once. Further ones wait in the kernel's queue.
+    /// HTTP and WebSocket connections at once, a participant's WebSocket for as long as it is open. Further ones wait
+    /// in the kernel's queue.
     pub max_connections: u32,
+    /// HTTP and WebSocket connections at once from one address (one /64 of IPv6); 0: no bound of its own. Behind a
+    /// reverse proxy all clients have the proxy's address, so this then bounds them all together: make it as large as
+    /// `max_connections`, and let the proxy limit single clients.
+    pub max_connections_per_address: u32,
+    /// Joins per second from one address in the long run, ten times as many at once; 0: no bound. Further ones are
+    /// refused with 429, and come again. Behind a reverse proxy it bounds all clients together.
+    pub join_rate_per_address: u32,
     /// Joins that are being answered at once. Further ones are refused with 503.
     pub max_pending_joins: u32,
     /// Rooms at once. Further ones are refused with 503.
     pub max_rooms: u32,
-    /// Participants at once on this node. Further ones are refused with 503.
+    /// Participants at once on this node, those included that have lost their WebSocket and may come back. Further ones
+    /// are refused with 503.
     pub max_participants: u32,
     /// Bytes of the request line and headers of a request, at least 16384: a join request is part of the line.
     pub max_request_head: u32,
@@ -53,6 +62,8 @@ impl Default for LimitConfig {
     fn default() -> Self {
         Self {
             max_connections: 20_000,
+            max_connections_per_address: 10_000,
+            join_rate_per_address: 200,
             max_pending_joins: 1_000,
             max_rooms: 5_000,
             max_participants: 10_000,

@@ -14,7 +14,8 @@ pub(super) const fn yes() -> bool {
 #[serde(default, deny_unknown_fields)]
 pub struct RoomConfig {
     /// Whether joining makes a room that is not there. False: only tokens with the `roomCreate` grant and the server
-    /// API make rooms; everybody else is told that the room does not exist.
+    /// API make rooms; everybody else is told that the room does not exist, except who was in it before weir restarted:
+    /// the tokens weir refreshes say so.
     pub auto_create: bool,
     /// How long a room lives to which nobody came, seconds.
     pub empty_timeout: Seconds,

@@ -1,5 +1,6 @@
 //! The operator's own listener: metrics, a picture of all rooms, and whether weir is well. Never on the public one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use axum::routing::get;
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
 use super::http::App;
+use super::{bridge, debug};
+use crate::base::RoomId;
 
-/// How long one room may take to draw itself.
+/// How long one room or media thread may take to draw itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The routes.
@@ -41,15 +44,32 @@ async fn why(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
 
-/// Every room as its machine draws itself: without secrets and addresses.
+/// Every room as its machine and its media thread draw it: without secrets, names and addresses.
 async fn rooms(State(app): State<Arc<App>>) -> Response {
+    let mut media = media(&app).await;
     let mut drawn = Vec::new();
     for room in app.registry.all().await {
-        if let Ok(Some(Ok(AdminAnswer::Debug(picture)))) =
+        if let Ok(Some(Ok(AdminAnswer::Debug(mut picture)))) =
             tokio::time::timeout(PATIENCE, room.admin(AdminRequest::Debug)).await
         {
+            if let Some(picture) = picture.as_object_mut() {
+                let of_media = media.remove(&bridge::room_id(room.number)).unwrap_or_default();
+                picture.insert("media".to_owned(), of_media);
+            }
             drawn.push(picture);
         }
     }
     ([(header::CONTENT_TYPE, "application/json")], serde_json::Value::Array(drawn).to_string()).into_response()
+}
+
+/// What the media threads have of each room. Of a thread that does not answer, nothing.
+async fn media(app: &App) -> BTreeMap<RoomId, serde_json::Value> {
+    let pictures: Vec<_> = app.mailboxes.iter().map(crate::mailbox::Mailbox::inspect).collect();
+    let mut rooms = BTreeMap::new();
+    for picture in pictures {
+        if let Ok(Ok(shard)) = tokio::time::timeout(PATIENCE, picture).await {
+            rooms.extend(shard.rooms.iter().map(|room| (room.id, debug::room(room))));
+        }
+    }
+    rooms
 }

@@ -1,33 +1,37 @@
 //! The public HTTP routes: joining by WebSocket, asking why a join failed, and being there.
 //!
 //! Status codes and bodies decide what clients do next, so they are fixed: a 404 on `/rtc/v1` makes them fall back to
-//! `/rtc`, unless its body says that the room does not exist; 401 and 403 end the attempt; 503 is tried again. Every
-//! answer carries CORS headers, or a browser would hide the status from the client.
+//! `/rtc`, unless its body says that the room does not exist; 401 and 403 end the attempt; 429 and 503 are tried again.
+//! Every answer carries CORS headers, or a browser would hide the status from the client.
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{RawQuery, Request, State, WebSocketUpgrade};
+use axum::extract::{Extension, RawQuery, Request, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use signalling::livekit::{JoinLimits, join_request};
 use signalling::room::api::{ConnectionId, Generation, Input, JoinRequest, Refusal};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::auth::Auth;
 use super::connection::{self, QueueLimits};
+use super::listener::Held;
 use super::matrix::{self, Matrix};
 use super::metrics::Metrics;
+use super::redact::Redacted;
 use super::registry::Registry;
-use super::room_task::RoomInput;
+use super::room_task::{LoadShare, RoomInput};
 use super::twirp::{self, ApiRules};
 use super::ws::{self, Conversation, WsRules};
+use crate::mailbox::Mailbox;
 
 /// What the routes share.
 #[derive(Debug)]
@@ -42,8 +46,10 @@ pub(super) struct App {
     pub(super) ws_rules: WsRules,
     /// Joins being answered.
     pub(super) pending: Arc<Semaphore>,
-    /// Places for participants of this node.
-    pub(super) places: Arc<Semaphore>,
+    /// Conversations over WebSockets now.
+    pub(super) conversations: Arc<AtomicUsize>,
+    /// By thread number: to ask for pictures of the shards.
+    pub(super) mailboxes: Vec<Mailbox>,
     pub(super) draining: AtomicBool,
     pub(super) next_connection: AtomicU64,
     pub(super) api: ApiRules,
@@ -81,10 +87,22 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .max_age(CORS_AGE);
     let router = Router::new()
         .route("/", get(async || "OK"))
-        .route("/rtc", any(async |app, ws, query, headers| join(app, Generation::V0, ws, query, headers).await))
-        .route("/rtc/v1", any(async |app, ws, query, headers| join(app, Generation::V1, ws, query, headers).await))
-        .route("/rtc/validate", get(async |app, query, headers| validate(app, Generation::V0, query, headers).await))
-        .route("/rtc/v1/validate", get(async |app, query, headers| validate(app, Generation::V1, query, headers).await))
+        .route(
+            "/rtc",
+            any(async |app, held, ws, query, headers| join(app, Generation::V0, held, ws, query, headers).await),
+        )
+        .route(
+            "/rtc/v1",
+            any(async |app, held, ws, query, headers| join(app, Generation::V1, held, ws, query, headers).await),
+        )
+        .route(
+            "/rtc/validate",
+            get(async |app, held, query, headers| validate(app, Generation::V0, held, query, headers).await),
+        )
+        .route(
+            "/rtc/v1/validate",
+            get(async |app, held, query, headers| validate(app, Generation::V1, held, query, headers).await),
+        )
         .route("/twirp/{*route}", any(twirp::serve))
         .fallback(async || StatusCode::NOT_FOUND)
         .with_state(app.clone());
@@ -165,13 +183,29 @@ impl IntoResponse for Refused {
 async fn validate(
     State(app): State<Arc<App>>,
     generation: Generation,
+    Extension(held): Extension<Arc<Held>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    match check(&app, generation, query.as_deref(), &headers).await {
+    let result = match admit(&held, false) {
+        Ok(()) => check(&app, generation, query.as_deref(), &headers).await,
+        Err(refused) => Err(refused),
+    };
+    match result {
         Ok(()) => "success".into_response(),
         Err(refused) => refused.into_response(),
     }
+}
+
+/// Whether the address may join once more; `take` counts the join.
+fn admit(held: &Held, take: bool) -> Result<(), Refused> {
+    if held.visit.is_crowded() {
+        return Err(Refused::new(429, "too many connections from this address"));
+    }
+    if !held.visit.may_join(Instant::now(), take) {
+        return Err(Refused::new(429, "too many joins from this address"));
+    }
+    Ok(())
 }
 
 async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
@@ -190,34 +224,77 @@ async fn check(app: &App, generation: Generation, query: Option<&str>, headers: 
 async fn join(
     State(app): State<Arc<App>>,
     generation: Generation,
+    Extension(held): Extension<Arc<Held>>,
     ws: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
     let Ok(ws) = ws else { return StatusCode::NOT_FOUND.into_response() };
     let ws = app.ws_rules.apply(ws);
-    let result = match read_request(&app, generation, query.as_deref(), &headers) {
+    let request = admit(&held, true).and_then(|()| read_request(&app, generation, query.as_deref(), &headers));
+    let mut log = JoinLog::new(request.as_ref().ok().map(|(request, _)| request));
+    let result = match request {
         Ok((request, issued_at)) => enter(&app, request, issued_at).await,
         Err(refused) => Err(refused),
     };
     match result {
-        Ok(Entered::Joined(conversation)) => {
+        Ok(Entered::Joined(mut conversation)) => {
             app.metrics.join("joined");
+            log.answered = true;
+            conversation.held = Some(held);
             ws.on_upgrade(move |socket| conversation.run(socket))
         }
         Ok(Entered::MustRejoin { protocol }) => {
             app.metrics.join("must_rejoin");
-            ws.on_upgrade(move |socket| ws::send_away(socket, protocol))
+            log.refused(101, "resume of a room that is gone: told to join anew");
+            ws.on_upgrade(move |socket| async move {
+                ws::send_away(socket, protocol).await;
+                drop(held);
+            })
         }
         Err(refused) => {
+            log.refused(refused.status.as_u16(), &refused.text);
             app.metrics.join(match refused.status.as_u16() {
                 400 => "bad_request",
                 401 => "unauthorized",
                 404 => "no_such_room",
+                429 => "too_many",
                 503 => "unavailable",
                 _ => "error",
             });
             refused.into_response()
+        }
+    }
+}
+
+/// One line for each join that is not let in. Names of room and participant as pseudonyms, tokens never.
+struct JoinLog {
+    /// Room and identity, once the token is believed.
+    who: Option<(String, String)>,
+    answered: bool,
+}
+
+impl JoinLog {
+    fn new(request: Option<&JoinRequest>) -> Self {
+        let who = request.map(|request| (request.grants.room.clone(), request.grants.identity.clone()));
+        Self { who, answered: false }
+    }
+
+    fn refused(&mut self, status: u16, reason: &str) {
+        self.answered = true;
+        match &self.who {
+            Some((room, who)) => {
+                tracing::info!(status, reason, room = %Redacted(room), who = %Redacted(who), "join refused");
+            }
+            None => tracing::info!(status, reason, "join refused"),
+        }
+    }
+}
+
+impl Drop for JoinLog {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.refused(499, "the client went away before it was answered");
         }
     }
 }
@@ -258,10 +335,9 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::Unavailable("server is stopping").into());
     }
-    let full = || Refused::from(Refusal::Unavailable("server is full"));
-    let _pending = app.pending.clone().try_acquire_owned().map_err(|_| full())?;
+    let _pending =
+        app.pending.clone().try_acquire_owned().map_err(|_| Refusal::Unavailable("too many joins at once"))?;
     let may_create = may_create(app, &mut request, issued_at).await?;
-    let place = app.places.clone().try_acquire_owned().map_err(|_| full())?;
     let answered = tokio::time::timeout(FIRST_ANSWER, async {
         for _ in 0..ATTEMPTS {
             match attempt(app, &request, may_create).await {
@@ -273,10 +349,7 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
     })
     .await;
     match answered {
-        Ok(Ok(mut conversation)) => {
-            conversation.place = Some(place);
-            Ok(Entered::Joined(conversation))
-        }
+        Ok(Ok(conversation)) => Ok(Entered::Joined(conversation)),
         Ok(Err(Refusal::NoSuchRoom)) if request.reconnect => {
             Ok(Entered::MustRejoin { protocol: request.client.protocol })
         }
@@ -286,13 +359,13 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
 }
 
 /// Whether this join may make its room. For calls of Matrix rooms, room state says whether it may happen at all, and what
-/// is left of the grants.
+/// is left of the grants. Elsewhere who was in a room may make it again: clients never ask for another token.
 async fn may_create(app: &App, request: &mut JoinRequest, issued_at: i64) -> Result<bool, Refusal> {
     let admitted = match &app.matrix {
         Some(matrix) => matrix.check_join(&mut request.grants, issued_at).await?,
         None => false,
     };
-    Ok(admitted || request.grants.room_create)
+    Ok(admitted || request.grants.room_create || request.grants.joined)
 }
 
 enum Attempt {
@@ -323,7 +396,8 @@ async fn attempt(app: &Arc<App>, request: &JoinRequest, may_create: bool) -> Att
             closing,
             rules: app.ws_rules,
             metrics: app.metrics.clone(),
-            place: None,
+            present: LoadShare::of(&app.conversations),
+            held: None,
         }))),
         Ok(Err(refusal)) => Attempt::Over(Err(refusal)),
         Err(_) => Attempt::RoomEnded,

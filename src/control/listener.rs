@@ -14,11 +14,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tower::Service;
 
 use super::http::normalise;
 use super::metrics::Metrics;
+use super::visitors::{Visit, Visitors};
 
 /// How long the loop rests when the system has no descriptor or memory for a connection. Trying again at once would
 /// burn a core; connections wait in the kernel meanwhile.
@@ -29,8 +31,10 @@ const BACKLOG: i32 = 1_024;
 /// Rules of a listener.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// Connections at once, all listeners together.
+    /// Connections at once, upgraded ones included.
     pub(super) connections: Arc<Semaphore>,
+    /// What one address may.
+    pub(super) visitors: Arc<Visitors>,
     /// Bytes of a request head.
     pub(super) max_head: usize,
     /// Time a client has for it.
@@ -38,6 +42,15 @@ pub(super) struct Rules {
     /// Turns true when the server ends.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) metrics: Arc<Metrics>,
+}
+
+/// A connection's place, held from its acceptance to the end of what it was upgraded to. Requests carry it as an
+/// extension.
+#[derive(Debug)]
+pub(super) struct Held {
+    _place: OwnedSemaphorePermit,
+    /// Its address.
+    pub(super) visit: Visit,
 }
 
 /// Listen on an address. IPv6's wildcard takes IPv4 too; where there is no IPv6, IPv4's wildcard serves.
@@ -72,24 +85,21 @@ pub(super) async fn serve(listener: TcpListener, router: Router, rules: Rules) {
             accepted = accept(&listener, &rules) => accepted,
             () = stopped(&mut stopping) => return,
         };
-        let Some((stream, permit)) = accepted else { return };
-        let (router, rules) = (router.clone(), rules.clone());
-        tokio::spawn(async move {
-            connection(stream, router, rules).await;
-            drop(permit);
-        });
+        let Some((stream, held)) = accepted else { return };
+        tokio::spawn(connection(stream, held, router.clone(), rules.clone()));
     }
 }
 
-async fn accept(listener: &TcpListener, rules: &Rules) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, rules: &Rules) -> Option<(TcpStream, Arc<Held>)> {
     // A place first: without one, connections wait in the kernel instead of here.
-    let permit = rules.connections.clone().acquire_owned().await.ok()?;
+    let place = rules.connections.clone().acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let Some(visit) = rules.visitors.connect(from.ip(), Instant::now()) else { continue };
                 // Signal messages are small and answered: waiting to fill a segment only delays them.
                 let _ = stream.set_nodelay(true);
-                return Some((stream, permit));
+                return Some((stream, Arc::new(Held { _place: place, visit })));
             }
             Err(error) => {
                 rules.metrics.accept_errors.inc();
@@ -112,10 +122,11 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut rules: Rules) {
+async fn connection(stream: TcpStream, held: Arc<Held>, router: Router, mut rules: Rules) {
     let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
         normalise(&mut request);
+        request.extensions_mut().insert(held.clone());
         let mut router = router.clone();
         async move { Service::<Request>::call(&mut router, request).await }
     });

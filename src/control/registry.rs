@@ -15,6 +15,7 @@ use super::auth::Auth;
 use super::bridge;
 use super::matrix::Notices;
 use super::metrics::Metrics;
+use super::places::Places;
 use super::reports::RouteChange;
 use super::room_task::{self, RoomInput, RoomTask};
 use super::webhook::Webhooks;
@@ -65,6 +66,7 @@ pub(super) struct RoomContext {
     pub(super) notices: Option<Notices>,
     /// Who is told what happens in rooms; `None`: nobody.
     pub(super) webhooks: Option<Webhooks>,
+    pub(super) places: Arc<Places>,
 }
 
 /// What a room is made with where whoever makes it may choose.
@@ -236,6 +238,9 @@ impl Table {
         }
         if !may_create && !self.context.auto_create {
             return Err(Refusal::NoSuchRoom);
+        }
+        if self.context.places.is_full() {
+            return Err(Refusal::Unavailable("server is full"));
         }
         if self.rooms.len() >= self.context.max_rooms {
             return Err(Refusal::Unavailable("too many rooms"));

@@ -65,9 +65,8 @@ impl Reports {
                     Some((thread, Report::ShardDied)) => {
                         tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
                         self.metrics.shard_died(&mut last, thread);
-                        for (_, to) in rooms.values().filter(|(on, _)| *on == thread) {
-                            let _ = to.try_send(MediaInput::Lost);
-                        }
+                        // A room whose channel is full learns it from the channel's end.
+                        rooms.retain(|_, (on, to)| *on != thread || to.try_send(MediaInput::Lost).is_ok());
                     }
                     None => return,
                 },

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::bridge;
 use super::connection::{Link, Outgoing, SendError};
+use super::places::Crowd;
 use super::redact::Redacted;
 use super::registry::{RoomContext, ThreadInfo, now};
 use super::reports::MediaInput;
@@ -54,6 +55,7 @@ pub(super) struct RoomTask {
     inputs: mpsc::Receiver<RoomInput>,
     media: Option<mpsc::Receiver<MediaInput>>,
     links: BTreeMap<ConnectionId, (Link, LoadShare)>,
+    crowd: Crowd,
     questions: BTreeMap<AdminId, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
     next_question: u64,
     /// Commands the mailbox had no place for, in order.
@@ -84,8 +86,10 @@ impl RoomTask {
         inputs: mpsc::Receiver<RoomInput>,
         media: mpsc::Receiver<MediaInput>,
     ) -> Self {
+        let crowd = Crowd::new(context.places.clone());
         Self {
             number,
+            crowd,
             room,
             context,
             thread,
@@ -130,8 +134,16 @@ impl RoomTask {
     fn on_input(&mut self, input: RoomInput) {
         match input {
             RoomInput::Join { connection, request, mut link } => {
+                #[cfg(test)]
+                assert!(request.grants.identity != super::tests::POISON, "a poisoned join");
                 if self.thread.mailbox.depth() > COMMANDS / 4 * 3 {
                     link.refuse(Refusal::Unavailable("server is overloaded"));
+                    return;
+                }
+                // A resume brings nobody new, nor does a join that replaces a participant.
+                let is_new = !request.reconnect && !self.room.has_participant(&request.grants.identity);
+                if is_new && !self.crowd.try_one_more() {
+                    link.refuse(Refusal::Unavailable("server is full"));
                     return;
                 }
                 self.links.insert(connection, (link, LoadShare::of(&self.thread.load)));
@@ -183,6 +195,8 @@ impl RoomTask {
     }
 
     fn dispatch(&mut self) {
+        // Before anybody is answered: who is told to be in has a place.
+        self.crowd.set(self.room.participants());
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             self.output(output);
@@ -329,12 +343,13 @@ const fn is_removal(command: &Command) -> bool {
     )
 }
 
-/// One connection's part of a media thread's load; gives it back when dropped, however the room ends.
+/// One connection's part of a number of connections, such as a media thread's load; given back when dropped.
 #[derive(Debug)]
-struct LoadShare(Arc<AtomicUsize>);
+pub(super) struct LoadShare(Arc<AtomicUsize>);
 
 impl LoadShare {
-    fn of(load: &Arc<AtomicUsize>) -> Self {
+    /// One more.
+    pub(super) fn of(load: &Arc<AtomicUsize>) -> Self {
         load.fetch_add(1, Ordering::Relaxed);
         Self(load.clone())
     }

@@ -15,14 +15,16 @@ use super::http::{self, App};
 use super::listener::{self, Rules};
 use super::matrix;
 use super::metrics::Metrics;
+use super::places::Places;
 use super::registry::{Registry, RoomContext, ThreadInfo};
 use super::reports::Reports;
 use super::twirp::ApiRules;
+use super::visitors::{VisitorLimits, Visitors};
 use super::webhook::Webhooks;
 use super::ws::WsRules;
 use super::{addresses, admin};
 use crate::config::{Config, ConfigError, plain};
-use crate::mailbox::{MediaLink, ufrag_prefix};
+use crate::mailbox::{Mailbox, MediaLink, ufrag_prefix};
 use crate::media::clock::Clock;
 use crate::media::{MediaConfig, MediaThreads, StartError};
 use crate::shard::ShardConfig;
@@ -30,6 +32,8 @@ use crate::transport::{DtlsIdentity, generate_identity};
 
 /// How long clients have to take their leave when the node stops.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Connections of operators and their monitoring at once.
+const OPERATORS: usize = 64;
 /// Room changes that wait for the task that routes reports.
 const ROUTE_CHANGES: usize = 1_024;
 
@@ -65,7 +69,6 @@ pub struct Server {
     app: Arc<App>,
     started: Started,
     stopping: watch::Sender<bool>,
-    places: usize,
     webhooks: Option<Webhooks>,
     media: Option<MediaThreads>,
 }
@@ -116,7 +119,9 @@ impl Server {
             auto_create: config.room.auto_create,
             notices: matrix_queue.as_ref().map(|(notices, _)| notices.clone()),
             webhooks: webhooks.clone(),
+            places: Places::new(size(config.limit.max_participants)),
         };
+        let mailboxes = link.threads.iter().map(|thread| thread.mailbox.clone()).collect();
         let registry = start_rooms(context, link, &started.advertised);
         let matrix = match matrix_queue {
             Some((_, prepared)) => {
@@ -124,11 +129,15 @@ impl Server {
             }
             None => None,
         };
-        let app = App { matrix, ..app(config, auth, registry, metrics.clone()) };
+        let app = App { matrix, ..app(config, auth, registry, metrics.clone(), mailboxes) };
         let app = Arc::new(app);
         let (stopping, stopped) = watch::channel(false);
         let rules = Rules {
             connections: Arc::new(Semaphore::new(size(config.limit.max_connections))),
+            visitors: Visitors::new(VisitorLimits {
+                connections: config.limit.max_connections_per_address,
+                joins: config.limit.join_rate_per_address,
+            }),
             max_head: size(config.limit.max_request_head),
             head_timeout: config.limit.request_head_timeout.into(),
             stopping: stopped,
@@ -137,11 +146,16 @@ impl Server {
         for listener in http {
             tokio::spawn(listener::serve(listener, http::router(app.clone()), rules.clone()));
         }
+        // Places of its own: a full node is one its operator wants to look at.
+        let rules = Rules {
+            connections: Arc::new(Semaphore::new(OPERATORS)),
+            visitors: Visitors::new(VisitorLimits::default()),
+            ..rules
+        };
         for listener in admin_listeners {
             tokio::spawn(listener::serve(listener, admin::router(app.clone()), rules.clone()));
         }
-        let places = size(config.limit.max_participants);
-        Ok(Self { app, started, stopping, places, webhooks, media: Some(media) })
+        Ok(Self { app, started, stopping, webhooks, media: Some(media) })
     }
 
     /// Where it listens.
@@ -154,7 +168,7 @@ impl Server {
         self.app.draining.store(true, Ordering::Relaxed);
         self.app.registry.drain().await;
         let all_gone = async {
-            while self.app.places.available_permits() < self.places {
+            while self.app.conversations.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -180,7 +194,7 @@ impl Drop for Server {
     }
 }
 
-fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metrics>) -> App {
+fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metrics>, mailboxes: Vec<Mailbox>) -> App {
     let limit = &config.limit;
     App {
         auth,
@@ -199,7 +213,8 @@ fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metric
         },
         ws_rules: WsRules { max_message: size(limit.signal_message_size_limit), rate: limit.signal_rate },
         pending: Arc::new(Semaphore::new(size(limit.max_pending_joins))),
-        places: Arc::new(Semaphore::new(size(limit.max_participants))),
+        conversations: Arc::new(AtomicUsize::new(0)),
+        mailboxes,
         draining: AtomicBool::new(false),
         next_connection: AtomicU64::new(1),
         api: ApiRules::new(size(limit.max_room_name_length), size(limit.max_metadata_size)),
@@ -292,4 +307,11 @@ fn node_id(fingerprint: &[u8; 32]) -> String {
 
 fn size(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+impl Server {
+    pub(super) fn app(&self) -> &App {
+        &self.app
+    }
 }

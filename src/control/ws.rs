@@ -14,13 +14,14 @@ use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use signalling::livekit::{Encoded, Frame, Wire, decode_request};
 use signalling::room::api::{ConnectionId, Input};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Feed;
 use super::http::Closing;
+use super::listener::Held;
 use super::metrics::Metrics;
-use super::room_task::RoomInput;
+use super::room_task::{LoadShare, RoomInput};
 
 /// What one WebSocket may cost.
 #[derive(Clone, Copy, Debug)]
@@ -67,15 +68,17 @@ pub(super) struct Conversation {
     pub(super) closing: Closing,
     pub(super) rules: WsRules,
     pub(super) metrics: Arc<Metrics>,
-    /// Its place among the node's participants.
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Counts it among the conversations of the node.
+    pub(super) present: LoadShare,
+    /// The place of its connection.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 impl Conversation {
     /// Until either side ends it. The room learns of the end when `self` is dropped.
     pub(super) async fn run(self: Box<Self>, socket: WebSocket) {
-        let Self { connection, inputs, mut feed, closing, rules, metrics, place } = *self;
-        let _ended = (closing, place);
+        let Self { connection, inputs, mut feed, closing, rules, metrics, present, held } = *self;
+        let _ended = (closing, present, held);
         metrics.connections.inc();
         let (mut sink, mut stream) = socket.split();
         let text = AtomicBool::new(false);
