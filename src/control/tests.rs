@@ -241,7 +241,7 @@ impl Stalled {
 
     async fn join(&self, connection: u64, identity: &str) -> Result<(), Refusal> {
         let auth = Auth::new(Config::dev().keys);
-        let grants = auth.grants(&token(identity, "r")).unwrap();
+        let (grants, _) = auth.grants(&token(identity, "r")).unwrap();
         let request = join_request(Generation::V0, [("protocol", "17")], grants, &JoinLimits::default()).unwrap();
         let (link, feed, answer) = pair(QueueLimits { messages: 100, bytes: 1 << 20 });
         let join = RoomInput::Join { connection: ConnectionId(connection), request: Box::new(request), link };
@@ -273,7 +273,7 @@ async fn a_media_thread_that_is_behind_gets_no_newcomers_and_every_removal() {
     };
     tokio::time::timeout(PATIENCE, removed).await.expect("a removal in the queue");
     let mut removals = 0;
-    while let Some(Order::Command(command)) = stalled.inbox.next() {
+    while let Some(Order::Command(command)) = stalled.inbox.take() {
         match command {
             Command::RemoveParticipant { .. } => break,
             Command::Unpublish { .. } | Command::Unsubscribe { .. } | Command::RemoveTransport { .. } => removals += 1,
