@@ -315,7 +315,7 @@ impl Place {
         if let Some(first_media) = self.seat.first_media.take() {
             let _ = first_media.send(at_ns);
         }
-        let newest = self.newest.entry(ssrc).or_insert(number.wrapping_sub(1));
+        let newest = self.newest.entry(ssrc).or_insert_with(|| number.wrapping_sub(1));
         let is_newer = number.wrapping_sub(*newest).cast_signed() > 0;
         if is_newer {
             *newest = number;

@@ -156,7 +156,7 @@ impl Room {
             let any = subscriber.slots.iter().position(free);
             let fresh = count < max_sections && ((shares_streams && count < FRESH_SECTIONS) || any.is_none());
             let content = OfferUse::Downtrack(downtrack);
-            match had.or(any.filter(|_| !fresh)).and_then(|index| subscriber.slots.get_mut(index)) {
+            match had.or_else(|| any.filter(|_| !fresh)).and_then(|index| subscriber.slots.get_mut(index)) {
                 Some(slot) => slot.content = content,
                 None if fresh => subscriber.slots.push(OfferSlot { kind, content, first }),
                 None => continue,
