@@ -127,7 +127,12 @@ fn receive(section: &Section, kind: MediaKind, plan: &ReceivePlan, allow_mixed: 
     if codecs.is_empty() {
         return rejected(section);
     }
-    let extensions = receive_extensions(kind, &usable(&section.extensions, allow_mixed));
+    let mut extensions = receive_extensions(kind, &usable(&section.extensions, allow_mixed));
+    // With a dependency descriptor libwebrtc leaves picture and temporal layer out of the VP8 descriptor, and we could
+    // leave out no temporal layer.
+    if codecs.first().is_some_and(|codec| codec_of(section.kind, &codec.name) == Codec::Vp8) {
+        extensions.dependency_descriptor = None;
+    }
     let negotiated = NegotiatedSection {
         direction: Direction::RecvOnly,
         encodings: encodings(section, &extensions),

@@ -231,10 +231,10 @@ const api = {
       const lines = [...((await publication.track?.sender?.getStats())?.values() ?? [])];
       const pair = lines.find(({ type, nominated }) => type === 'candidate-pair' && nominated);
       for (const line of lines.filter(({ type }) => type === 'outbound-rtp')) {
-        const { rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate } = line;
+        const { rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate, scalabilityMode } = line;
         const limitedBy = line.qualityLimitationReason;
         const estimate = pair?.availableOutgoingBitrate;
-        encodings.push({ source, rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate, limitedBy, estimate });
+        encodings.push({ source, rid, scalabilityMode, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate, limitedBy, estimate });
       }
     }
     return encodings;

@@ -29,7 +29,8 @@ const CHROMIUM = [
   { name: 'av1 with a backup codec', options: { codec: 'av1', backupCodec: { codec: 'vp8' } }, codec: 'av1' },
   { name: 'av1 L1T3', options: { codec: 'av1', scalabilityMode: 'L1T3', backupCodec: false }, codec: 'av1' },
 ];
-const ENCRYPTED = CHROMIUM.filter(({ name }) => /^(vp8 sim|h264|vp9 L3|vp9 with|av1 L3)/.test(name));
+// Not AV1: libwebrtc cannot packetise encrypted frames of it.
+const ENCRYPTED = CHROMIUM.filter(({ name }) => /^(vp8 sim|h264|vp9 L3|vp9 with)/.test(name));
 const SCREENS = [
   { name: 'vp8', options: { codec: 'vp8' }, codec: 'vp8' },
   { name: 'vp9 L1T3', options: { codec: 'vp9', scalabilityMode: 'L1T3', backupCodec: false }, codec: 'vp9' },
@@ -67,7 +68,10 @@ scenario('codecs of Firefox', 400, async (stage) => {
   const list = new Checklist();
   const sender = await stage.join('firefox', 'anna', { dynacast: true });
   const viewer = await stage.join('chromium', 'ben', {});
-  await publishAll(list, sender, [viewer], CHROMIUM.filter(({ name }) => /^(vp8|vp9 L1|vp9 with)/.test(name)), 'Firefox');
-  await publishAll(list, viewer, [sender], CHROMIUM.filter(({ name }) => /^(vp8 sim|h264|vp9 L3|av1 L3)/.test(name)), 'Chromium to Firefox');
+  // The SDK sends VP8 in place of VP9 from Firefox.
+  const fromFirefox = CHROMIUM.filter(({ name }) => /^(vp8|vp9 with)/.test(name)).map((one) => ({ ...one, codec: 'vp8' }));
+  await publishAll(list, sender, [viewer], fromFirefox, 'Firefox');
+  // Not H.264: a Firefox without OpenH264 has no decoder for it.
+  await publishAll(list, viewer, [sender], CHROMIUM.filter(({ name }) => /^(vp8 sim|vp9 L3|av1 L3)/.test(name)), 'Chromium to Firefox');
   list.end();
 });

@@ -89,6 +89,20 @@ fn puts_the_preferred_codec_first_or_alone() {
 }
 
 #[test]
+fn wants_dependency_descriptors_of_all_video_but_vp8() {
+    let uri = "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+    let video = format!("{VIDEO}\na=extmap:5 {uri}");
+    let wanted = |prefer: &str| {
+        let plan = ReceivePlan { prefer: Some(prefer.to_owned()), ..ReceivePlan::default() };
+        let answer = answer(&[&video], &[receive(plan)]);
+        assert_eq!(answer.sections[0].extensions.dependency_descriptor.is_some(), answer.sdp.contains(uri));
+        answer.sdp.contains(uri)
+    };
+    assert!(wanted("video/H264"));
+    assert!(!wanted("video/VP8"));
+}
+
+#[test]
 fn asks_for_what_the_track_wants_of_opus() {
     let fmtp =
         |plan: ReceivePlan| answer(&[AUDIO], &[receive(plan)]).sections.swap_remove(0).codecs.swap_remove(0).fmtp;
