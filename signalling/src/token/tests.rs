@@ -188,3 +188,20 @@ fn reads_the_grants_of_the_server_api() {
     assert!(video.room_create && video.room_list && video.room_admin && !video.room_join);
     assert_eq!(video.destination_room, "b");
 }
+
+#[test]
+fn claims_can_be_read_with_the_plain_alphabet_whatever_they_say() {
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+    // Every character at every place of a group of three, and those that take more than one byte or unit.
+    let strange: String = (' '..='\u{ff}').chain("\\\"日本語🖐️\u{7f}".chars()).flat_map(|c| [c, c, c, 'x']).collect();
+    for shift in 0..3 {
+        let sub = format!("{}{strange}", "a".repeat(shift));
+        let claims = Claims { iss: KEY.to_owned(), sub, exp: NOW + 3600, ..Claims::default() };
+        let token = mint(&claims, SECRET).unwrap();
+        let payload = token.split('.').nth(1).unwrap();
+        let json = STANDARD_NO_PAD.decode(payload).unwrap();
+        assert!(json.is_ascii());
+        assert_eq!(serde_json::from_slice::<Claims>(&json).unwrap(), claims);
+        assert_eq!(verify(&token, secret_of, NOW), Ok(claims));
+    }
+}
