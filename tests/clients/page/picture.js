@@ -61,6 +61,8 @@ export class Reader {
 
   read(image) {
     const { width, height } = this.context.canvas;
+    // A video without a frame yet draws nothing; what the last one left must not be read as its picture.
+    this.context.clearRect(0, 0, width, height);
     this.context.drawImage(image, 0, 0, width, height);
     const pixels = this.context.getImageData(0, 0, width, height).data;
     let bits = 0;
