@@ -313,9 +313,8 @@ async fn messages_arrive_in_order_and_only_where_they_are_sent() {
         let node = Node::start();
         let mut clients = Vec::new();
         for identity in ["alice", "bob", "carol"] {
-            let mut client = node.join_as(identity, options).await;
-            let open = |event| matches!(event, Event::ChannelsOpen).then_some(());
-            client.wait(PATIENCE, open).await.expect("channels");
+            let client = node.join_as(identity, options).await;
+            client.until(PATIENCE, |seen| seen.channels_open.then_some(())).await.expect("channels");
             clients.push(client);
         }
         let [alice, bob, carol] = &mut clients[..] else { unreachable!() };

@@ -87,8 +87,6 @@ pub enum Event {
     Connected,
     /// A peer connection has failed.
     MediaFailed,
-    /// `_reliable` and `_lossy` can be sent on.
-    ChannelsOpen,
     /// A data packet; the channel's label, then the packet.
     Data(String, Box<proto::DataPacket>),
 }
@@ -98,6 +96,8 @@ pub enum Event {
 pub struct Snapshot {
     /// Own participant sid.
     pub sid: String,
+    /// `_reliable` and `_lossy` are open, both ways.
+    pub channels_open: bool,
     /// Others by identity, as last told; those that left are gone.
     pub others: BTreeMap<String, proto::ParticipantInfo>,
     /// What was received, by track sid.

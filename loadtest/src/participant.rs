@@ -217,9 +217,8 @@ impl Participant {
                 PeerEvent::ChannelOpen(label) => {
                     if label == "_reliable" || label == "_lossy" {
                         self.channels_open += 1;
-                        if self.channels_open == 2 {
-                            self.tell(Event::ChannelsOpen);
-                        }
+                        let wanted = if self.subscriber.is_some() { 4 } else { 2 };
+                        self.seen.channels_open = self.channels_open >= wanted;
                     }
                 }
                 PeerEvent::Data(label, bytes) => {

@@ -149,7 +149,7 @@ impl WebRtcTransport {
             return Edges::closed(CloseReason::DtlsFailed);
         };
         self.srtp = Some(srtp);
-        self.data.is_dtls_client = self.dtls.is_client();
+        self.data.connected(now, self.dtls.is_client());
         self.ice.heard(now);
         let mut edges = Edges { connected: true, ..Edges::NONE };
         for packet in early {

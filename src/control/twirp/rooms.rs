@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::Response;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use livekit_protocol as proto;
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
@@ -121,11 +121,12 @@ async fn list_rooms(app: &App, request: proto::ListRoomsRequest) -> Result<proto
         let mut names = request.names;
         names.sort_unstable();
         names.dedup();
-        let found = stream::iter(names).map(async |name| app.registry.find(&name).await);
+        let found = stream::iter(names).map(|name| async move { app.registry.find(&name).await }.boxed());
         found.buffered(ASKED_AT_ONCE).filter_map(async |room| room).collect().await
     };
-    let asked = stream::iter(handles).map(async |room| ask(&room, AdminRequest::GetRoom).await);
-    let mut answers = Box::pin(asked.buffered(ASKED_AT_ONCE));
+    // Boxed: the compiler (1.95) has crashed over the unboxed type when it built incrementally.
+    let asked = stream::iter(handles).map(|room| async move { ask(&room, AdminRequest::GetRoom).await }.boxed());
+    let mut answers = asked.buffered(ASKED_AT_ONCE);
     let mut rooms = Vec::new();
     while let Some(answer) = answers.next().await {
         match answer {

@@ -1,7 +1,9 @@
 //! Data channels: SCTP over DTLS (RFC 8831, RFC 8832) on the `rtc-sctp` state machine.
 //!
-//! The far end starts the association, whichever DTLS role it has: all stacks do. It opens `_reliable`, `_lossy` and `_data_track`, or we do; other labels are
-//! acknowledged and what comes on them is dropped. Messages received wait in a bounded queue; while control has too
+//! The far end starts the association. Browsers and pion do so whichever DTLS role they have; others only as DTLS client,
+//! so where we are that, we start it ourselves unless an INIT comes soon: INITs that cross are better avoided. The far
+//! end opens `_reliable`, `_lossy` and `_data_track`, or we do; other labels are acknowledged and what comes on them is
+//! dropped. Messages received wait in a bounded queue; while control has too
 //! much untaken, reliable messages stay in SCTP, whose receive window then stops the sender.
 
 mod guard;
@@ -10,6 +12,7 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rtc_datachannel::data_channel::DataChannel as Reliability;
@@ -17,8 +20,8 @@ use rtc_datachannel::message::Message;
 use rtc_datachannel::message::message_channel_ack::DataChannelAck;
 use rtc_datachannel::message::message_channel_open::{CHANNEL_PRIORITY_NORMAL, ChannelType, DataChannelOpen};
 use rtc_sctp::{
-    Association, AssociationError, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
-    PayloadProtocolIdentifier, ServerConfig, StreamEvent, TransportConfig,
+    Association, AssociationError, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event,
+    Payload, PayloadProtocolIdentifier, ServerConfig, StreamEvent, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
@@ -38,6 +41,8 @@ const MAX_STREAMS: usize = 16;
 const MAX_PENDING: usize = 3;
 /// INITs taken in the life of a transport: the library keeps a little of each.
 const MAX_INITS: usize = 16;
+/// How long a DTLS client waits for the far end's INIT before it sends its own.
+const PATIENCE: Duration = Duration::from_millis(200);
 const CHANNELS: [DataChannel; 3] = [DataChannel::Reliable, DataChannel::Lossy, DataChannel::DataTrack];
 
 const fn label(channel: DataChannel) -> &'static str {
@@ -61,7 +66,10 @@ pub(super) struct Data {
     /// Whether we open the channels.
     open_channels: bool,
     /// Decides which stream numbers are ours.
-    pub(super) is_dtls_client: bool,
+    is_dtls_client: bool,
+    /// When we start the association ourselves, if nobody has by then.
+    start_at: Option<Instant>,
+    transport: TransportConfig,
     reported_open: bool,
     incoming: VecDeque<(DataChannel, Bytes)>,
     untaken: usize,
@@ -105,7 +113,7 @@ impl Data {
             .with_max_receive_buffer_size(small(config.receive_window))
             .with_max_message_size(small(config.max_message));
         let any = SocketAddr::from(([192, 0, 2, 2], 1));
-        let server = Some(Arc::new(ServerConfig::new(transport)));
+        let server = Some(Arc::new(ServerConfig::new(transport.clone())));
         Self {
             identity: Arc::clone(identity),
             endpoint: Endpoint::new(any, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), server),
@@ -117,6 +125,8 @@ impl Data {
             streams: Vec::new(),
             open_channels,
             is_dtls_client: false,
+            start_at: None,
+            transport,
             reported_open: false,
             incoming: VecDeque::new(),
             untaken: 0,
@@ -135,6 +145,23 @@ impl Data {
         }
     }
 
+    /// DTLS is up, with us in this role.
+    pub(super) fn connected(&mut self, now: Instant, is_dtls_client: bool) {
+        self.is_dtls_client = is_dtls_client;
+        self.start_at = is_dtls_client.then_some(now + PATIENCE);
+    }
+
+    /// Send the first INIT where nobody else does.
+    fn start(&mut self, now: Instant) {
+        self.start_at = None;
+        let config = ClientConfig::new(self.transport.clone());
+        // It refuses only when full of associations, which is when there is one.
+        if let Ok((handle, association)) = self.endpoint.connect(self.identity.std(now), config, FAR_END) {
+            self.pending.push((handle, association));
+            self.stirred = true;
+        }
+    }
+
     /// Take an SCTP packet out of a DTLS record.
     pub(super) fn handle(&mut self, now: Instant, packet: Bytes) -> Edges {
         let is_init = guard::is_init(&packet);
@@ -145,6 +172,7 @@ impl Data {
             return Edges::closed(CloseReason::DataProtocol);
         }
         self.inits += usize::from(is_init);
+        self.start_at = self.start_at.filter(|_| !is_init);
         self.stirred = true;
         // The library's parsers have panicked on crafted chunks; that must cost the sender its transport and nobody else
         // anything. Nothing of the association is used after it.
@@ -405,6 +433,9 @@ impl Data {
 
     /// Time has passed: retransmissions and delayed acknowledgements.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Edges {
+        if self.start_at.is_some_and(|due| due <= now) {
+            self.start(now);
+        }
         let time = self.identity.std(now);
         let pending = self.pending.iter_mut().map(|(_, association)| association);
         for association in self.established.iter_mut().chain(pending) {
@@ -419,7 +450,7 @@ impl Data {
     /// When the next of these is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let pending = self.pending.iter().map(|(_, association)| association);
-        let due = self.established.iter().chain(pending).filter_map(Association::poll_timeout).min()?;
-        Some(self.identity.ours(due))
+        let due = self.established.iter().chain(pending).filter_map(Association::poll_timeout).min();
+        due.map(|due| self.identity.ours(due)).into_iter().chain(self.start_at).min()
     }
 }

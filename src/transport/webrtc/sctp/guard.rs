@@ -19,6 +19,7 @@ const MAX_RESETS: usize = 1024;
 const COMMON_HEADER: usize = 12;
 const DATA: u8 = 0;
 const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
 const SACK: u8 = 3;
 const HEARTBEAT: u8 = 4;
 const ABORT: u8 = 6;
@@ -69,6 +70,12 @@ impl Guard {
                 }
                 HEARTBEAT | ABORT | ERROR => honest &= has_whole_items(chunk, 4),
                 INIT => honest &= has_whole_items(chunk, INIT_HEADER),
+                INIT_ACK => {
+                    honest &= has_whole_items(chunk, INIT_HEADER);
+                    // The answer to an INIT of ours says where the far end counts from.
+                    let before = word(chunk, 16).map(|initial| initial.wrapping_sub(1));
+                    self.acknowledged = self.acknowledged.or(before);
+                }
                 _ => {}
             }
         }

@@ -133,6 +133,21 @@ fn data_flows_both_ways_whoever_opens_the_channels() {
 }
 
 #[test]
+fn starts_the_association_where_the_far_end_waits_for_it() {
+    for server_opens in [false, true] {
+        let mut pair = Pair::new(ClientOptions { server_opens, awaits_association: true, ..served() });
+        pair.connect();
+        pair.keep_alive_until(Duration::from_secs(1));
+        if !server_opens {
+            pair.client.open_channels(pair.now, &["_reliable", "_lossy"]);
+            pair.pump();
+        }
+        assert!(pair.edges.channels_open);
+        pair.exchange_message();
+    }
+}
+
+#[test]
 fn reliable_data_survives_loss_from_the_first_word_on() {
     for seed in 0..5 {
         let mut pair = Pair::new(ClientOptions { server_opens: true, loss_percent: 15, seed, ..served() });

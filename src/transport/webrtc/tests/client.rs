@@ -24,7 +24,7 @@ use rtc_datachannel::message::message_channel_ack::DataChannelAck;
 use rtc_datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint as SctpEndpoint, EndpointConfig, Payload,
-    PayloadProtocolIdentifier, TransportConfig,
+    PayloadProtocolIdentifier, ServerConfig, TransportConfig,
 };
 use rtc_shared::marshal::{Marshal, Unmarshal};
 
@@ -46,6 +46,8 @@ pub(super) struct ClientOptions {
     pub(super) is_server: bool,
     /// It sends no DTLS.
     pub(super) silent: bool,
+    /// It starts no association by itself and takes ours.
+    pub(super) awaits_association: bool,
 }
 
 impl Default for ClientOptions {
@@ -60,6 +62,7 @@ impl Default for ClientOptions {
             seed: 0,
             is_server: false,
             silent: false,
+            awaits_association: false,
         }
     }
 }
@@ -100,12 +103,13 @@ impl Client {
         if !options.is_server && !options.silent {
             endpoint.connect(identity.std(now), SERVER, config, None).unwrap();
         }
+        let waiting = options.awaits_association.then(|| Arc::new(ServerConfig::new(TransportConfig::default())));
         Self {
             identity: Arc::clone(identity),
             endpoint,
             fingerprint: Fingerprint(digest.as_ref().try_into().unwrap()),
             srtp: None,
-            sctp: SctpEndpoint::new(SERVER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None),
+            sctp: SctpEndpoint::new(SERVER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), waiting),
             association: None,
             channels: Vec::new(),
             received: Vec::new(),
@@ -153,9 +157,17 @@ impl Client {
     }
 
     fn handle_sctp(&mut self, now: Instant, packet: Bytes) {
-        let Some((_, event)) = self.sctp.handle(self.identity.std(now), SERVER, None, packet) else { return };
+        let Some((handle, event)) = self.sctp.handle(self.identity.std(now), SERVER, None, packet) else { return };
+        let event = match event {
+            DatagramEvent::NewAssociation(association) => {
+                self.association = Some((handle, association));
+                None
+            }
+            DatagramEvent::AssociationEvent(event) => Some(event),
+            _ => None,
+        };
         let Some((_, association)) = &mut self.association else { return };
-        if let DatagramEvent::AssociationEvent(event) = event {
+        if let Some(event) = event {
             association.handle_event(event);
         }
         while association.poll().is_some() {}
