@@ -80,7 +80,7 @@ async fn join(url: &str, identity: &str, room: &str, options: Options) -> anyhow
 /// One couple from its first join to its end.
 async fn couple(url: &str, number: u64, joins: &mpsc::UnboundedSender<Duration>) -> anyhow::Result<()> {
     let v0 = Options { generation: Generation::V0, offer_in_join: false, ..Options::default() };
-    let options = if number % 2 == 0 { Options::default() } else { v0 };
+    let options = if number.is_multiple_of(2) { Options::default() } else { v0 };
     let room = format!("room-{}", number % (WORKERS * 2));
     let (speaker, took) = join(url, &format!("speaker-{number}"), &room, options).await?;
     joins.send(took)?;

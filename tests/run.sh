@@ -80,7 +80,7 @@ step() {
 
 # group NAME : runs group_NAME, counts, times.
 group() {
-  local name=$1 begin=$SECONDS status=0 took good=0 bad=0
+  local name=$1 begin=$SECONDS status=0 took good=0 bad=0 again=0 note=
   printf '\n== %s\n' "$name"
   : >"$OUT/$name.log"
   "group_$name" || status=$?
@@ -94,16 +94,18 @@ group() {
     clients | matrix | sdks)
       good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
+      again=$(grep -c '^[^a-z]*once more: ' "$OUT/$name.log" || true)
       ;;
   esac
   if ((good + bad == 0)) && [[ $status -eq 0 ]]; then good=1; fi
   if ((bad == 0)) && [[ $status -ne 0 ]]; then bad=1; fi
   passed=$((passed + good))
   failed=$((failed + bad))
+  ((again == 0)) || note="; $again had to be tried once more: grep 'once more' tests/.out/$name.log"
   if [[ $status -eq 0 ]]; then
-    summary+=("$(printf '  ok      %-8s %5d s  %d passed' "$name" "$took" "$good")")
+    summary+=("$(printf '  ok      %-8s %5d s  %d passed%s' "$name" "$took" "$good" "$note")")
   else
-    summary+=("$(printf '  FAILED  %-8s %5d s  %d passed, %d failed; see tests/.out/%s.log' "$name" "$took" "$good" "$bad" "$name")")
+    summary+=("$(printf '  FAILED  %-8s %5d s  %d passed, %d failed; see tests/.out/%s.log%s' "$name" "$took" "$good" "$bad" "$name" "$note")")
   fi
   printf -- '-- %s: %s after %d s\n' "$name" "$([[ $status -eq 0 ]] && echo ok || echo FAILED)" "$took"
   return "$status"
