@@ -19,6 +19,10 @@ pub struct LimitConfig {
     /// Joins per second from one address in the long run, ten times as many at once; 0: no bound. Further ones are
     /// refused with 429, and come again. Behind a reverse proxy it bounds all clients together.
     pub join_rate_per_address: u32,
+    /// Requests for Matrix tokens per second from one address in the long run, ten times as many at once; 0: no bound.
+    /// Further ones are refused with 429. Each may make weir ask a homeserver, and joining takes a client up to four.
+    /// Behind a reverse proxy it bounds all clients together.
+    pub token_rate_per_address: u32,
     /// Joins that are being answered at once. Further ones are refused with 503.
     pub max_pending_joins: u32,
     /// Rooms at once. Further ones are refused with 503.
@@ -64,6 +68,7 @@ impl Default for LimitConfig {
             max_connections: 20_000,
             max_connections_per_address: 10_000,
             join_rate_per_address: 200,
+            token_rate_per_address: 200,
             max_pending_joins: 1_000,
             max_rooms: 5_000,
             max_participants: 10_000,

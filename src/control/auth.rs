@@ -13,12 +13,17 @@ use crate::media::clock::unix_now;
 #[derive(Debug)]
 pub struct Auth {
     keys: Keys,
+    /// Signs for calls of Matrix rooms, and nothing else does.
+    calls: Option<Secret>,
 }
 
+/// Name of the key that signs for calls of Matrix rooms. A key of this name in the configuration is not used.
+const CALLS: &str = "weir:calls";
+
 impl Auth {
-    /// With these keys.
-    pub const fn new(keys: Keys) -> Self {
-        Self { keys }
+    /// With these keys. `calls`: the secret behind tokens for calls of Matrix rooms, where there are any.
+    pub const fn new(keys: Keys, calls: Option<Secret>) -> Self {
+        Self { keys, calls }
     }
 
     /// Everything a token says.
@@ -26,7 +31,12 @@ impl Auth {
     /// # Errors
     /// When it is not good.
     pub fn claims(&self, token: &str) -> Result<Claims, TokenError> {
-        token::verify(token, |key| self.keys.secret(key).map(|s| s.expose()), now())
+        let secret = |key: &str| if key == CALLS { self.calls.as_ref() } else { self.keys.secret(key) };
+        let claims = token::verify(token, |key| secret(key).map(|s| s.expose()), now())?;
+        let room = claims.video.as_ref().filter(|video| video.room_join).map(|video| video.room.as_str());
+        // Whoever has an API key has none to calls that only room state opens.
+        let is_call = self.calls.is_some() && room.is_some_and(is_call);
+        if is_call == (claims.iss == CALLS) { Ok(claims) } else { Err(TokenError::UnknownKey) }
     }
 
     /// What a token allows its bearer who wants to join, and when it was signed (unix seconds).
@@ -44,8 +54,16 @@ impl Auth {
     /// # Errors
     /// When there is no key to sign with.
     pub fn sign(&self, claims: Claims, lifetime: Duration, not_before: i64) -> Result<String, TokenError> {
-        let (key, secret) = self.keys.first().ok_or(TokenError::CannotSign)?;
+        let room = claims.video.as_ref().map_or("", |video| video.room.as_str());
+        let (key, secret) = self.key_for(room)?;
         sign(key, secret, claims, lifetime, now().max(not_before))
+    }
+
+    fn key_for(&self, room: &str) -> Result<(&str, &Secret), TokenError> {
+        match &self.calls {
+            Some(secret) if is_call(room) => Ok((CALLS, secret)),
+            _ => self.keys.first().ok_or(TokenError::CannotSign),
+        }
     }
 
     /// The same with a key of one's own; empty: the first one.
@@ -65,10 +83,15 @@ impl Auth {
     /// # Errors
     /// When there is no key to sign with.
     pub fn refreshed(&self, grants: &Grants) -> Result<proto::SignalResponse, TokenError> {
-        let (key, secret) = self.keys.first().ok_or(TokenError::CannotSign)?;
+        let (key, secret) = self.key_for(&grants.room)?;
         let token = token::mint(&Claims::refreshed(grants, key, now()), secret.expose())?;
         Ok(proto::SignalResponse { message: Some(proto::signal_response::Message::RefreshToken(token)) })
     }
+}
+
+/// Whether a room has a name as calls of Matrix rooms have: 32 bytes in base64. Where Matrix is on, these names are theirs.
+pub fn is_call(room: &str) -> bool {
+    room.len() == 43 && room.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
 }
 
 /// A token for people and tests: `weir token`, `weir serve --dev`.

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use signalling::matrix::identity::{IdentityForm, room_name};
 use signalling::matrix::power::Dialect;
 use signalling::matrix::request::{ApiError, TokenRequest};
+use signalling::matrix::server_name::ServerName;
 use signalling::room::api::{AdminRequest, Grants, Notice, Refusal};
 use signalling::token::{Claims, VideoGrant};
 use tokio::sync::{mpsc, oneshot};
@@ -38,9 +39,9 @@ use self::openid::{OpenId, OpenIdError};
 use self::resolve::{Federation, SystemDns};
 use self::service::{Admitted, Came, Input, Order, Parts, Presence, Service, TokenQuestion};
 use self::store::Store;
-use super::auth::Auth;
+use super::auth::{Auth, is_call};
 use super::registry::Registry;
-use crate::config::{Config, MatrixConfig};
+use crate::config::{Config, MatrixConfig, Secret};
 
 pub(super) use self::http::router;
 
@@ -48,6 +49,8 @@ pub(super) use self::http::router;
 const INPUTS: usize = 4_096;
 /// Orders that wait for rooms.
 const ORDERS: usize = 4_096;
+/// Where the weir of another server gives tokens to users of ours.
+const REMOTE_TOKEN: &str = "/_matrix/federation/unstable/io.element.msc4195/rtc/livekit/get_token";
 /// How long a push may wait for a place in the queue.
 const PUSH_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,8 @@ pub(super) struct Matrix {
 #[derive(Debug)]
 struct Shared {
     config: Arc<MatrixConfig>,
+    /// By their places in the configuration.
+    homes: Vec<Homeserver>,
     openid: OpenId,
     auth: Arc<Auth>,
     registry: Registry,
@@ -96,7 +101,7 @@ impl Notices {
             }
             _ => return,
         };
-        if !is_matrix_room(room) {
+        if !is_call(room) {
             return;
         }
         let presence = Presence { room: room.to_owned(), identity: who.identity.clone(), sid: who.sid.clone(), what };
@@ -127,6 +132,7 @@ impl Prepared {
             .collect();
         let (store, loaded) = Store::open(matrix.state_path().as_deref());
         let (orders, receiver) = mpsc::channel(ORDERS);
+        let asked = homes.clone();
         let parts = Parts {
             config: matrix.clone(),
             homes,
@@ -139,8 +145,8 @@ impl Prepared {
         tokio::spawn(obey(receiver, registry.clone()));
         tokio::spawn(Service::new(parts, service::now()).run(self.receiver));
         let url = if matrix.url.is_empty() { format!("ws://localhost:{}", config.port) } else { matrix.url.clone() };
-        let openid = OpenId::new(bases, client, federation);
-        let shared = Arc::new(Shared { config: matrix, openid, auth, registry, url });
+        let openid = OpenId::new(bases, client, matrix.homeserver_grace.0, federation);
+        let shared = Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url });
         Ok(Matrix { inputs: self.inputs, shared })
     }
 }
@@ -181,10 +187,43 @@ impl Matrix {
         Ok(json!({ "url": self.shared.url, "jwt": jwt }))
     }
 
+    /// A token of the weir of another server, for one of our users who may join the room here.
+    async fn token_from(
+        &self,
+        home: HomeId,
+        server: &str,
+        request: &TokenRequest,
+        user: &str,
+    ) -> Result<Value, ApiError> {
+        let bad = ApiError { status: 400, errcode: "M_INVALID_PARAM", text: "This is no server name." };
+        ServerName::parse(server).map_err(|_| bad)?;
+        let asked = self.shared.homes.get(home.0).ok_or(ApiError::UNAUTHORIZED)?;
+        let body = json!({
+            "user_id": user, "url": request.url, "room_id": request.matrix_room, "slot_id": request.slot,
+            "member_id": request.member,
+        });
+        let answer = asked.ask_remote(server, REMOTE_TOKEN, &body).await;
+        let unreachable = ApiError { status: 502, errcode: "M_UNKNOWN", text: "The other server cannot be asked." };
+        match answer {
+            // Only what a client expects is handed on: the rest is a stranger's.
+            Ok((200, json)) => match json.get("jwt").and_then(Value::as_str) {
+                Some(jwt) => {
+                    let url = json.get("url").and_then(Value::as_str).or(request.url.as_deref());
+                    Ok(json!({ "url": url, "jwt": jwt }))
+                }
+                None => Err(unreachable),
+            },
+            Ok((401 | 403, _)) => Err(ApiError::forbidden("The other server lets you take no part in this call.")),
+            Ok((429, _)) => {
+                let text = "The other server has no place for you now.";
+                Err(ApiError { status: 429, errcode: "M_LIMIT_EXCEEDED", text })
+            }
+            _ => Err(unreachable),
+        }
+    }
+
     fn sign(&self, room: String, identity: String, admitted: Admitted) -> Result<String, ApiError> {
         let Admitted { rights, not_before } = admitted;
-        // Element Call decodes the token with `atob`, which knows neither `-` nor `_`: everything in it stays within
-        // ASCII without `>`, `?` and `~`, which no user id of today has.
         let video = VideoGrant {
             room_join: true,
             room,
@@ -207,7 +246,7 @@ impl Matrix {
     /// # Errors
     /// With what the client is told.
     pub(super) async fn check_join(&self, grants: &mut Grants, issued_at: i64) -> Result<bool, Refusal> {
-        if !is_matrix_room(&grants.room) {
+        if !is_call(&grants.room) {
             return Ok(false);
         }
         let (room, identity) = (grants.room.clone(), grants.identity.clone());
@@ -239,6 +278,11 @@ impl Matrix {
         self.shared.config.homeservers.iter().position(|home| is(home.hs_token.expose())).map(HomeId)
     }
 
+    /// The homeserver of ours with this name.
+    fn home_of_server(&self, name: &str) -> Option<HomeId> {
+        self.shared.config.homeservers.iter().position(|home| home.server_name == name).map(HomeId)
+    }
+
     fn server_name(&self, home: HomeId) -> Option<&str> {
         self.shared.config.homeservers.get(home.0).map(|home| home.server_name.as_str())
     }
@@ -262,10 +306,20 @@ impl Matrix {
 /// No place for a further room, or no key to sign with.
 const FULL: ApiError = ApiError { status: 500, errcode: "M_UNKNOWN", text: "Unable to create room on SFU" };
 
-/// Names of Matrix calls are 32 bytes in base64. Nothing enters a room of such a name without a caller known to the
-/// service, whoever signed its token.
-fn is_matrix_room(room: &str) -> bool {
-    room.len() == 43 && room.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+/// The secret behind tokens for calls. It follows from what only weir and a homeserver know, so that holders of API keys do
+/// not have it, and it is the same after a restart, when pages come back with the tokens they have.
+pub(super) fn calls_secret(config: &Config) -> Option<Secret> {
+    use aws_lc_rs::hmac;
+    if !config.matrix.is_on() {
+        return None;
+    }
+    let named = config.matrix.homeservers.iter().map(|home| [home.as_token.expose(), home.hs_token.expose()].concat());
+    // Without a registration nothing but the name of the homeserver is checked anyway.
+    let first = named.into_iter().find(|tokens| !tokens.is_empty());
+    let known = first.or_else(|| config.keys.first().map(|(_, secret)| secret.expose().to_owned()))?;
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, known.as_bytes()), b"weir: tokens for calls");
+    let hex = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
+    Some(Secret::new(tag.as_ref().iter().flat_map(hex).collect::<String>()))
 }
 
 /// Hand orders to rooms, one after the other.

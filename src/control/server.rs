@@ -98,7 +98,7 @@ impl Server {
 
         let metrics = Metrics::new().map_err(|e| ServerError::Start(e.to_string()))?;
         let metrics = Arc::new(metrics);
-        let auth = Arc::new(Auth::new(config.keys.clone()));
+        let auth = Arc::new(Auth::new(config.keys.clone(), matrix::calls_secret(config)));
         let started = Started {
             http: local(&http),
             admin: local(&admin_listeners),
@@ -137,6 +137,7 @@ impl Server {
             visitors: Visitors::new(VisitorLimits {
                 connections: config.limit.max_connections_per_address,
                 joins: config.limit.join_rate_per_address,
+                tokens: config.limit.token_rate_per_address,
             }),
             max_head: size(config.limit.max_request_head),
             head_timeout: config.limit.request_head_timeout.into(),

@@ -204,7 +204,7 @@ impl Stalled {
         let context = Arc::new(RoomContext {
             config: Arc::new(config.signal_room("ND_x")),
             clock: Clock::start(),
-            auth: Arc::new(Auth::new(config.keys)),
+            auth: Arc::new(Auth::new(config.keys, None)),
             metrics: Arc::new(Metrics::new().unwrap()),
             fingerprint: [0; 32],
             max_rooms: 1,
@@ -240,7 +240,7 @@ impl Stalled {
     }
 
     async fn join(&self, connection: u64, identity: &str) -> Result<(), Refusal> {
-        let auth = Auth::new(Config::dev().keys);
+        let auth = Auth::new(Config::dev().keys, None);
         let (grants, _) = auth.grants(&token(identity, "r")).unwrap();
         let request = join_request(Generation::V0, [("protocol", "17")], grants, &JoinLimits::default()).unwrap();
         let (link, feed, answer) = pair(QueueLimits { messages: 100, bytes: 1 << 20 });

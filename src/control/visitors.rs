@@ -1,4 +1,4 @@
-//! How much one address may ask: connections at once, and joins per second. So that a single machine cannot take all
+//! How much one address may ask: connections at once, joins and token requests per second. So that a single machine cannot take all
 //! places or all time of a node.
 //!
 //! IPv6 hosts own a /64 and are counted by it. Behind a reverse proxy every client has the proxy's address: the limits
@@ -21,6 +21,15 @@ pub(super) struct VisitorLimits {
     pub(super) connections: u32,
     /// Joins per second in the long run, ten times as many at once; 0: no bound.
     pub(super) joins: u32,
+    /// Requests for Matrix tokens, as above.
+    pub(super) tokens: u32,
+}
+
+impl VisitorLimits {
+    /// Joins and token requests an address may make at once.
+    fn bursts(self) -> [f64; 2] {
+        [self.joins, self.tokens].map(|rate| f64::from(rate) * BURST)
+    }
 }
 
 /// Connections beyond the limit that still get an answer, so that a browser learns why.
@@ -49,6 +58,8 @@ struct Visitor {
     connections: u32,
     /// Joins it may ask for now.
     joins: f64,
+    /// Tokens it may ask for now.
+    tokens: f64,
     at: Instant,
 }
 
@@ -69,7 +80,8 @@ impl Visitors {
             table.visitors.retain(|_, visitor| visitor.connections > 0 || !visitor.earn(limits, now));
             table.sweep_at = FIRST_SWEEP.max(table.visitors.len() * 2);
         }
-        let fresh = || Visitor { connections: 0, joins: f64::from(limits.joins) * BURST, at: now };
+        let [joins, tokens] = limits.bursts();
+        let fresh = || Visitor { connections: 0, joins, tokens, at: now };
         let visitor = table.visitors.entry(address).or_insert_with(fresh);
         let limit = if limits.connections == 0 { u32::MAX } else { limits.connections };
         if visitor.connections >= limit.saturating_add(ANSWERED_BEYOND) {
@@ -90,11 +102,12 @@ impl Visitors {
 impl Visitor {
     /// Add what time has earned. Gives whether that is all it can have.
     fn earn(&mut self, limits: VisitorLimits, now: Instant) -> bool {
-        let rate = f64::from(limits.joins);
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * rate;
+        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
-        self.joins = (self.joins + earned).min(rate * BURST);
-        self.joins >= rate * BURST
+        let [joins, tokens] = limits.bursts();
+        self.joins = (self.joins + seconds * f64::from(limits.joins)).min(joins);
+        self.tokens = (self.tokens + seconds * f64::from(limits.tokens)).min(tokens);
+        self.joins >= joins && self.tokens >= tokens
     }
 }
 
@@ -128,6 +141,22 @@ impl Visit {
         }
         may
     }
+
+    /// Whether the address may ask for one more Matrix token now; counts it.
+    pub(super) fn may_ask(&self, now: Instant) -> bool {
+        let limits = self.visitors.limits;
+        if limits.tokens == 0 {
+            return true;
+        }
+        let mut table = self.visitors.table();
+        let Some(visitor) = table.visitors.get_mut(&self.address) else { return true };
+        visitor.earn(limits, now);
+        let may = visitor.tokens >= 1.0;
+        if may {
+            visitor.tokens -= 1.0;
+        }
+        may
+    }
 }
 
 impl Drop for Visit {
@@ -153,7 +182,7 @@ mod tests {
 
     #[test]
     fn one_address_has_its_share_of_connections_and_another_its_own() {
-        let visitors = Visitors::new(VisitorLimits { connections: 2, joins: 0 });
+        let visitors = Visitors::new(VisitorLimits { connections: 2, ..VisitorLimits::default() });
         let now = Instant::now();
         let mut open: Vec<Visit> = (0..2).map(|_| visitors.connect(ONE, now).unwrap()).collect();
         assert!(open.iter().all(|visit| !visit.is_crowded() && visit.may_join(now, true)));
@@ -168,11 +197,13 @@ mod tests {
 
     #[test]
     fn joins_come_in_a_burst_and_then_at_the_rate_whatever_the_connection() {
-        let visitors = Visitors::new(VisitorLimits { connections: 0, joins: 2 });
+        let visitors = Visitors::new(VisitorLimits { joins: 2, tokens: 1, ..VisitorLimits::default() });
         let now = Instant::now();
         let joins =
             |at: Instant| (0..1_000).take_while(|_| visitors.connect(ONE, at).unwrap().may_join(at, true)).count();
         assert_eq!(joins(now), 20);
+        let asked = (0..1_000).take_while(|_| visitors.connect(ONE, now).unwrap().may_ask(now)).count();
+        assert_eq!(asked, 10, "tokens are counted beside them");
         assert!(visitors.connect(OTHER, now).unwrap().may_join(now, false));
         assert_eq!(joins(now + Duration::from_secs(3)), 6);
         assert_eq!(joins(now + Duration::from_secs(3600)), 20, "never more than the burst");
@@ -180,7 +211,7 @@ mod tests {
 
     #[test]
     fn hosts_of_one_ipv6_network_are_one_and_the_table_forgets() {
-        let visitors = Visitors::new(VisitorLimits { connections: 1, joins: 1 });
+        let visitors = Visitors::new(VisitorLimits { connections: 1, joins: 1, tokens: 1 });
         let now = Instant::now();
         let host = |n: u128| IpAddr::V6(((0x2001_0db8 << 96) + n).into());
         let _first = visitors.connect(host(1), now).unwrap();

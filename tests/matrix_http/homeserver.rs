@@ -24,12 +24,18 @@ struct World {
     down: bool,
     events: u64,
     transactions: u64,
+    name: String,
+    as_token: String,
+    /// What another server says when asked through this one, and what was asked of it.
+    elsewhere: (u16, Value),
+    proxied: Vec<Value>,
 }
 
 /// The homeserver, running.
 #[derive(Clone)]
 pub struct Homeserver {
     pub address: SocketAddr,
+    hs_token: String,
     world: Arc<Mutex<World>>,
     http: reqwest::Client,
 }
@@ -38,7 +44,12 @@ type Shared = State<Arc<Mutex<World>>>;
 
 impl Homeserver {
     pub async fn start() -> Self {
-        let world = Arc::new(Mutex::new(World::default()));
+        Self::named(NAME, AS_TOKEN, HS_TOKEN).await
+    }
+
+    pub async fn named(name: &str, as_token: &str, hs_token: &str) -> Self {
+        let world = World { name: name.to_owned(), as_token: as_token.to_owned(), ..World::default() };
+        let world = Arc::new(Mutex::new(world));
         let router = Router::new()
             .route("/_matrix/federation/v1/openid/userinfo", get(userinfo))
             .route("/_matrix/client/v3/rooms/{room}/state", get(state))
@@ -50,12 +61,13 @@ impl Homeserver {
                 "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{id}/{action}",
                 post(async || axum::Json(json!({}))),
             )
+            .route("/_matrix/client/unstable/io.element.msc4512/appservice/fed_proxy", post(fed_proxy))
             .layer(middleware::from_fn_with_state(world.clone(), note))
             .with_state(world.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, world, http: reqwest::Client::new() }
+        Self { address, hs_token: hs_token.to_owned(), world, http: reqwest::Client::new() }
     }
 
     pub fn url(&self) -> String {
@@ -65,6 +77,16 @@ impl Homeserver {
     /// Every answer is 502 from now on, or no longer.
     pub fn set_down(&self, down: bool) {
         self.world.lock().unwrap().down = down;
+    }
+
+    /// What another server says when it is asked through this one.
+    pub fn elsewhere(&self, status: u16, content: Value) {
+        self.world.lock().unwrap().elsewhere = (status, content);
+    }
+
+    /// What was asked of other servers through this one.
+    pub fn proxied(&self) -> Vec<Value> {
+        self.world.lock().unwrap().proxied.clone()
     }
 
     /// Method and path of what was asked so far.
@@ -88,7 +110,7 @@ impl Homeserver {
             world.transactions += 1;
             world.transactions
         };
-        assert_eq!(self.push_as(weir, HS_TOKEN, &txn.to_string(), events).await, 200);
+        assert_eq!(self.push_as(weir, &self.hs_token, &txn.to_string(), events).await, 200);
     }
 
     pub async fn push_as(&self, weir: SocketAddr, token: &str, txn: &str, events: &[Value]) -> u16 {
@@ -122,16 +144,16 @@ impl World {
 }
 
 async fn note(State(world): Shared, request: Request, next: Next) -> Response {
-    let down = {
+    let (down, token) = {
         let mut world = world.lock().unwrap();
         world.asked.push(format!("{} {}", request.method(), request.uri()));
-        world.down
+        (world.down, world.as_token.clone())
     };
     let public = request.uri().path().contains("openid") || request.uri().path().contains("delayed_events");
     let shown = request.headers().get("authorization").and_then(|h| h.to_str().ok()).unwrap_or_default();
     match () {
         () if down => StatusCode::BAD_GATEWAY.into_response(),
-        () if !public && shown != format!("Bearer {AS_TOKEN}") => error(401, "M_UNKNOWN_TOKEN"),
+        () if !public && shown != format!("Bearer {token}") => error(401, "M_UNKNOWN_TOKEN"),
         () => next.run(request).await,
     }
 }
@@ -161,7 +183,7 @@ async fn state(
 async fn joined_members(State(world): Shared, Path(room): Path<String>) -> Response {
     let world = world.lock().unwrap();
     let joined = world.joined(&room);
-    if !joined.iter().any(|user| user.ends_with(&format!(":{NAME}"))) {
+    if !joined.iter().any(|user| user.ends_with(&format!(":{}", world.name))) {
         return error(403, "M_FORBIDDEN");
     }
     let joined: BTreeMap<&str, Value> = joined.into_iter().map(|user| (user, json!({}))).collect();
@@ -177,6 +199,13 @@ async fn put_state(
     let sender = query.get("user_id").cloned().unwrap_or_default();
     let event = world.lock().unwrap().set(&room, &kind, &key, &sender, &body.0);
     axum::Json(json!({ "event_id": event["event_id"] })).into_response()
+}
+
+async fn fed_proxy(State(world): Shared, body: axum::Json<Value>) -> Response {
+    let mut world = world.lock().unwrap();
+    world.proxied.push(body.0);
+    let (status, content) = &world.elsewhere;
+    axum::Json(json!({ "status": status, "content": content })).into_response()
 }
 
 fn error(status: u16, code: &str) -> Response {

@@ -34,6 +34,8 @@ const MAX_ANSWER: usize = 64 << 10;
 const STATE_PATIENCE: Duration = Duration::from_secs(60);
 /// Time anything else may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time another server may take, asked through this one.
+const REMOTE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a sticky leave sticks, ms: as long as the join it ends may have (MSC4354).
 const STICKY_MS: &str = "3600000";
 
@@ -48,6 +50,14 @@ pub(super) struct Homeserver {
 #[derive(Deserialize)]
 struct JoinedMembers {
     joined: std::collections::BTreeMap<String, Value>,
+}
+
+/// The answer of another server, as the homeserver hands it on.
+#[derive(Deserialize)]
+struct Proxied {
+    status: u16,
+    #[serde(default)]
+    content: Value,
 }
 
 impl Homeserver {
@@ -150,6 +160,18 @@ impl Homeserver {
             Ok(response) => read(response, MAX_ANSWER).await.map_or(Answer::Failed, |reply| delayed_answer(&reply)),
             Err(_) => Answer::Failed,
         }
+    }
+
+    /// Have it ask the weir of another server, over federation (MSC4512): status and JSON of that one's answer.
+    pub(super) async fn ask_remote(&self, server: &str, path: &str, body: &Value) -> Result<(u16, Value), AskError> {
+        let url = self.url(&["_matrix", "client", "unstable", "io.element.msc4512", "appservice", "fed_proxy"], None);
+        let request = json!({ "destination": server, "method": "POST", "path": path, "body": body });
+        let reply = self.ask(self.client.post(url).timeout(REMOTE_PATIENCE).json(&request), MAX_ANSWER).await?;
+        if reply.status != 200 {
+            return Err(AskError::Refused);
+        }
+        let answer: Proxied = serde_json::from_slice(&reply.body).map_err(|_| AskError::Down)?;
+        Ok((answer.status, answer.content))
     }
 
     fn url(&self, path: &[&str], as_user: Option<&str>) -> Url {

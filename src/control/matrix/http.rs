@@ -2,17 +2,22 @@
 //!
 //! Status codes are what clients in the field act on: see each route. CORS is the router's; bodies are limited here.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use serde_json::{Value, json};
 use signalling::matrix::event::{Event, Fact};
 use signalling::matrix::request::{self, ApiError, Endpoint, TokenRequest};
 use signalling::matrix::server_name::server_of_user;
+use tokio::time::Instant;
 
+use super::super::listener::Held;
 use super::Matrix;
 use super::calls::HomeId;
 
@@ -31,6 +36,8 @@ pub(in crate::control) fn router(matrix: Matrix) -> Router {
         .route("/sfu/get", post(async |matrix, body| token(matrix, Endpoint::SfuGet, body).await))
         .route("/get_token", post(async |matrix, body| token(matrix, Endpoint::GetToken, body).await))
         .route("/delegate_delayed_leave", post(delegate))
+        // What follows is asked by homeservers, or costs nothing.
+        .route_layer(middleware::from_fn(at_a_rate))
         .route("/healthz", get(async || StatusCode::OK))
         .route("/.well-known/matrix/client", get(well_known))
         .route("/_matrix/app/v1/ping", post(ping))
@@ -54,6 +61,17 @@ pub(in crate::control) fn router(matrix: Matrix) -> Router {
         .merge(transactions)
         .route("/_matrix/{*rest}", any(unknown))
         .with_state(matrix)
+}
+
+/// An address asks for so many tokens, and no more.
+async fn at_a_rate(request: Request, next: Next) -> Response {
+    let held = request.extensions().get::<Arc<Held>>();
+    // Preflights ask for nothing.
+    if request.method() == Method::POST && held.is_some_and(|held| !held.visit.may_ask(Instant::now())) {
+        let text = "Too many requests from this address.";
+        return Failure(ApiError { status: 429, errcode: "M_LIMIT_EXCEEDED", text }).into_response();
+    }
+    next.run(request).await
 }
 
 /// An error as JSON.
@@ -92,9 +110,16 @@ async fn delegate(State(matrix): State<Matrix>, body: Bytes) -> Answered {
     Ok(answer(StatusCode::OK, &json!({})))
 }
 
+/// A client asks through its homeserver. For an SFU of another server, that server's is asked in turn.
 async fn mediated_token(State(matrix): State<Matrix>, headers: HeaderMap, body: Bytes) -> Answered {
-    let (_, user) = mediated_user(&matrix, &headers)?;
+    let (home, user) = mediated_user(&matrix, &headers)?;
     let request = request::token_request(Endpoint::Mediated, &body)?;
+    if let Some(server) = request.server_name.as_deref().filter(|name| matrix.home_of_server(name).is_none()) {
+        if request.claimed_user.as_deref().is_some_and(|claimed| claimed != user) {
+            return Err(ApiError::UNAUTHORIZED.into());
+        }
+        return Ok(answer(StatusCode::OK, &matrix.token_from(home, server, &request, &user).await?));
+    }
     check_mediated(&matrix, &request, &user)?;
     Ok(answer(StatusCode::OK, &matrix.token(&request, &user).await?))
 }

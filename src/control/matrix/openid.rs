@@ -30,6 +30,8 @@ pub(super) enum OpenIdError {
 const GOOD: Duration = Duration::from_secs(60);
 /// How long a refusal is remembered.
 const REFUSED: Duration = Duration::from_secs(5);
+/// Pause before a homeserver of ours that failed is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
 /// How long a homeserver that did not answer is left alone.
 const DOWN: Duration = Duration::from_secs(1);
 /// Proofs remembered.
@@ -45,6 +47,8 @@ pub(super) struct OpenId {
     /// Configured homeservers, asked where the operator says.
     homes: BTreeMap<String, Url>,
     trusted: reqwest::Client,
+    /// How long one of ours may take, all attempts together.
+    patience: Duration,
     federation: Arc<Federation>,
     proofs: Coalesced<Result<String, OpenIdError>>,
     places: Semaphore,
@@ -56,9 +60,15 @@ struct UserInfo {
 }
 
 impl OpenId {
-    /// `homes`: base URLs by server name.
-    pub(super) fn new(homes: BTreeMap<String, Url>, trusted: reqwest::Client, federation: Arc<Federation>) -> Self {
-        Self { homes, trusted, federation, proofs: Coalesced::new(MAX_PROOFS), places: Semaphore::new(MAX_LOOKUPS) }
+    /// `homes`: base URLs by server name. `patience`: how long one of them may take.
+    pub(super) fn new(
+        homes: BTreeMap<String, Url>,
+        trusted: reqwest::Client,
+        patience: Duration,
+        federation: Arc<Federation>,
+    ) -> Self {
+        let (proofs, places) = (Coalesced::new(MAX_PROOFS), Semaphore::new(MAX_LOOKUPS));
+        Self { homes, trusted, patience, federation, proofs, places }
     }
 
     /// The user whose token it is.
@@ -82,7 +92,7 @@ impl OpenId {
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("access_token", token).finish();
         let path = format!("/_matrix/federation/v1/openid/userinfo?{query}");
         let reply = match self.homes.get(server) {
-            Some(base) => self.ask_own(base, &path).await?,
+            Some(base) => self.ask_patiently(base, &path).await?,
             None => self.federation.get(server, &path).await.map_err(|error| {
                 tracing::debug!(%error, "an OpenID token could not be looked up at a remote server");
                 OpenIdError::Refused
@@ -99,10 +109,23 @@ impl OpenId {
         if speaks_for { Ok(user) } else { Err(OpenIdError::Refused) }
     }
 
+    /// Clients do not ask twice: a join that meets a homeserver in a bad moment would end in an error page.
+    async fn ask_patiently(&self, base: &Url, path: &str) -> Result<Reply, OpenIdError> {
+        let attempts = async {
+            loop {
+                match self.ask_own(base, path).await {
+                    Err(OpenIdError::HomeserverDown) => tokio::time::sleep(AGAIN).await,
+                    result => return result,
+                }
+            }
+        };
+        tokio::time::timeout(self.patience, attempts).await.unwrap_or(Err(OpenIdError::HomeserverDown))
+    }
+
     async fn ask_own(&self, base: &Url, path: &str) -> Result<Reply, OpenIdError> {
         let url = format!("{}{path}", base.as_str().trim_end_matches('/'));
         let down = OpenIdError::HomeserverDown;
-        let response = self.trusted.get(url).send().await.map_err(|_| down)?;
+        let response = self.trusted.get(url).timeout(self.patience).send().await.map_err(|_| down)?;
         let reply = read(response, MAX_ANSWER).await.ok_or(down)?;
         if reply.status >= 500 { Err(down) } else { Ok(reply) }
     }

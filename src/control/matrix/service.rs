@@ -5,14 +5,15 @@
 //! [`Order::Remove`], which the room machine obeys. The same way from a read of room state and from a moderation list.
 
 mod asking;
+mod enforce;
 mod ghosts;
 mod leaves;
+mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use signalling::matrix::event::{Event, Fact};
+use signalling::matrix::event::Event;
 use signalling::matrix::identity::Caller;
 use signalling::matrix::policy::Policies;
 use signalling::matrix::power::Dialect;
@@ -23,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::asking::Asking;
 use self::ghosts::Ghosts;
 use self::leaves::Leaves;
-use super::admission::{self, Question, Refused, Rules};
+use super::admission::Refused;
 use super::calls::{Calls, HomeId, Known};
 use super::decisions::Decisions;
 use super::homeserver::{AskError, Homeserver};
@@ -103,18 +104,12 @@ pub(super) enum Order {
     Permit { room: String, identity: String, rights: Rights },
 }
 
-/// How often views with somebody in the call are read again, ms: finds what a crashed homeserver never pushed.
-const RECONCILE: i64 = 60_000;
-/// The same where nothing is pushed.
-const POLL: i64 = 5_000;
 /// How often old things are forgotten, ms.
 const PRUNE: i64 = 60_000;
 /// How long a view nobody needs is kept, ms.
 const IDLE: i64 = 15 * 60_000;
 /// Requests for room state at once.
 const MAX_READS: usize = 8;
-/// Pause between pings of a homeserver that is down, ms.
-const PING: i64 = 2_000;
 /// Rules of moderation lists honoured per homeserver.
 const MAX_RULES: usize = 100_000;
 
@@ -253,191 +248,6 @@ impl Service {
         }
     }
 
-    fn on_push(&mut self, now: i64, home: HomeId, events: Vec<Event>) {
-        // It pushes: it lives.
-        self.is_up(now, home);
-        let mut touched: Vec<RoomKey> = Vec::new();
-        let mut lists_changed = false;
-        for event in events {
-            if let Fact::PolicyRule { kind, key, rule } = &event.fact {
-                lists_changed |= self.on_rule(home, &event.room, *kind, key, rule.clone());
-                continue;
-            }
-            let key = (home, event.room.clone());
-            let changes = self.rooms.push(now, &key, event);
-            if (!changes.left.is_empty() || changes.rights) && !touched.contains(&key) {
-                touched.push(key);
-            }
-        }
-        if lists_changed {
-            self.recheck_all(now, home);
-        }
-        touched.iter().for_each(|key| self.recheck(now, key));
-    }
-
-    fn on_rule(
-        &mut self,
-        home: HomeId,
-        room: &str,
-        kind: signalling::matrix::policy::RuleKind,
-        key: &str,
-        rule: Option<signalling::matrix::policy::Rule>,
-    ) -> bool {
-        let Some(home) = self.homes.get_mut(home.0) else { return false };
-        let honoured = home.server.config.policy_rooms.iter().any(|list| list.room == room);
-        honoured && home.policies.apply(room, kind, key, rule)
-    }
-
-    fn on_read(&mut self, now: i64, key: &RoomKey, result: Result<Vec<Event>, AskError>) {
-        match &result {
-            Err(AskError::Down) => self.is_down(now, key.0),
-            _ => self.is_up(now, key.0),
-        }
-        if let (Ok(events), Some(home)) = (&result, self.homes.get_mut(key.0.0))
-            && home.server.config.policy_rooms.iter().any(|list| list.room == key.1)
-        {
-            home.policies.clear(&key.1);
-            for event in events {
-                if let Fact::PolicyRule { kind, key: place, rule } = &event.fact {
-                    home.policies.apply(&key.1, *kind, place, rule.clone());
-                }
-            }
-            self.recheck_all(now, key.0);
-        }
-        let learnt = result != Err(AskError::Down);
-        self.rooms.read(now, key, result);
-        if learnt {
-            self.recheck(now, key);
-            self.reconsider(now, key);
-        }
-    }
-
-    /// Whoever may no longer be in a call goes; whoever may do more or less is told.
-    fn recheck(&mut self, now: i64, key: &RoomKey) {
-        for (room, identity) in self.calls.of_matrix_room(key.0, &key.1) {
-            self.recheck_one(now, &room, &identity);
-        }
-    }
-
-    fn recheck_all(&mut self, now: i64, home: HomeId) {
-        self.rooms.of_home(home).iter().for_each(|key| self.recheck(now, key));
-    }
-
-    fn recheck_one(&mut self, now: i64, room: &str, identity: &str) {
-        let Some((call, known)) = self.calls.known(room, identity) else { return };
-        let Some(home) = known.home else { return };
-        let key = (home, call.matrix_room.clone());
-        let result = self.admit(&key, &known.caller.user, &call.slot, known.dialect, true);
-        let (before, cap) = (known.rights, known.cap);
-        match result {
-            None => {}
-            Some(Err(refused)) => self.eject(now, room, identity, refused),
-            Some(Ok(rights)) => {
-                let rights = rights.and(cap);
-                if rights != before {
-                    self.permit(now, room, identity, rights);
-                }
-            }
-        }
-    }
-
-    /// What the view of a room says about a user; `None` when nothing is known of the room.
-    fn admit(
-        &self,
-        key: &RoomKey,
-        user: &str,
-        slot: &str,
-        dialect: Dialect,
-        is_inside: bool,
-    ) -> Option<Result<Rights, Refused>> {
-        let (watched, home) = (self.rooms.known(key)?, self.homes.get(key.0.0)?);
-        let question = Question { user, slot, matrix_room: &key.1, dialect, is_inside };
-        let rules = Rules { policies: &home.policies, feed: home.server.config.feed };
-        Some(admission::admit(&watched.view, &question, &rules))
-    }
-
-    /// Out, and no way back with any token given so far.
-    fn eject(&mut self, now: i64, room: &str, identity: &str, why: Refused) {
-        let matrix_room = self.calls.known(room, identity).map(|(call, _)| call.matrix_room.clone());
-        let Some(known) = self.calls.revoke(now, room, identity) else { return };
-        self.store.revoke(room, identity, now);
-        self.order(Order::Remove { room: room.to_owned(), identity: identity.to_owned() });
-        if known.live.is_empty() {
-            return;
-        }
-        self.decisions.note(now, &known.caller.user, &format!("was removed from a call: {}", why.words()));
-        if let Some(matrix_room) = matrix_room {
-            self.ghosts.gone(now, room, &matrix_room, &known, 0);
-        }
-    }
-
-    fn permit(&mut self, now: i64, room: &str, identity: &str, rights: Rights) {
-        let Some(known) = self.calls.known_mut(room, identity) else { return };
-        known.rights = rights;
-        let user = known.caller.user.clone();
-        self.order(Order::Permit { room: room.to_owned(), identity: identity.to_owned(), rights });
-        self.decisions.note(now, &user, &format!("may now publish {}", described(rights)));
-    }
-
-    fn order(&self, order: Order) {
-        if let Err(mpsc::error::TrySendError::Full(order)) = self.orders.try_send(order) {
-            // More orders than places: none may be lost, so this one waits on its own.
-            let orders = self.orders.clone();
-            tokio::spawn(async move { orders.send(order).await });
-        }
-    }
-
-    fn on_presence(&mut self, now: i64, presence: &Presence) {
-        let Presence { room, identity, sid, what } = presence;
-        match what {
-            Came::Joined => {
-                if !self.calls.joined(room, identity, sid) {
-                    // Let in by nobody, or removed while it was on its way.
-                    self.order(Order::Remove { room: room.clone(), identity: identity.clone() });
-                    return;
-                }
-                self.store.live(room, identity, true);
-                self.leave_connected(now, room, identity);
-                self.recheck_one(now, room, identity);
-            }
-            Came::Left { intended } => {
-                if self.calls.left(room, identity, sid) {
-                    self.store.live(room, identity, false);
-                    self.departed(now, room, identity, *intended);
-                }
-            }
-        }
-    }
-
-    fn is_up(&mut self, now: i64, home: HomeId) {
-        let Some(it) = self.homes.get_mut(home.0) else { return };
-        if it.down_since.take().is_some() {
-            tracing::info!(homeserver = %it.server.config.server_name, "the homeserver answers again");
-            // What was missed is read; what is held back is asked for.
-            it.ping_due = (it.server.config.feed == Feed::Full).then_some(now);
-            for key in self.rooms.of_home(home) {
-                self.rooms.doubt(now, &key);
-            }
-        }
-    }
-
-    fn is_down(&mut self, now: i64, home: HomeId) {
-        let Some(it) = self.homes.get_mut(home.0) else { return };
-        if it.down_since.is_none() {
-            let name = &it.server.config.server_name;
-            tracing::warn!(homeserver = %name, "the homeserver does not answer as it should: calls go on, joins wait");
-            it.down_since = Some(now);
-        }
-        it.ping_due.get_or_insert(now + PING);
-    }
-
-    fn on_pinged(&mut self, now: i64, home: HomeId, result: Result<(), AskError>) {
-        match result {
-            Ok(()) => self.is_up(now, home),
-            Err(_) => self.is_down(now, home),
-        }
-    }
-
     fn next_due(&self) -> i64 {
         let pings = self.homes.iter().filter_map(|home| home.ping_due);
         let waiting = self.waiting.iter().map(Asking::until);
@@ -454,58 +264,6 @@ impl Service {
         if now >= self.prune_at {
             self.prune(now);
         }
-    }
-
-    fn ping_due(&mut self, now: i64) {
-        for (index, home) in self.homes.iter_mut().enumerate() {
-            if home.ping_due.is_some_and(|due| due <= now) {
-                home.ping_due = None;
-                let server = home.server.clone();
-                spawn(&self.results, async move { Input::Pinged { home: HomeId(index), result: server.ping().await } });
-            }
-        }
-    }
-
-    fn read_due(&mut self, now: i64) {
-        self.reconcile(now);
-        for key in self.rooms.take_due(now, self.reads.available_permits()) {
-            let Some(home) = self.homes.get(key.0.0) else { continue };
-            let server = home.server.clone();
-            let hint = self.hint(&key);
-            let reads = self.reads.clone();
-            spawn(&self.results, async move {
-                let _place = reads.acquire().await;
-                let result = server.room(&key.1, hint.as_deref()).await;
-                Input::Read { key, result }
-            });
-        }
-    }
-
-    /// A local user who is probably in the room, through whom it is read.
-    fn hint(&self, key: &RoomKey) -> Option<String> {
-        let home = self.homes.get(key.0.0)?;
-        let list = home.server.config.policy_rooms.iter().find(|list| list.room == key.1);
-        let waiting = self.waiting.iter().filter_map(|asking| asking.user_for(key)).map(str::to_owned);
-        let joined = self.rooms.known(key).into_iter().flat_map(|w| w.view.joined()).map(str::to_owned);
-        let candidates = list.map(|list| list.as_user.clone()).into_iter().chain(waiting).chain(joined);
-        candidates.into_iter().find(|user| home.server.is_local(user))
-    }
-
-    /// Views that matter to somebody in a call are read now and then, whatever was pushed.
-    fn reconcile(&mut self, now: i64) {
-        let mut old: BTreeMap<RoomKey, ()> = BTreeMap::new();
-        for (_, call) in self.calls.all() {
-            for known in call.participants.values().filter(|known| !known.live.is_empty()) {
-                let Some(home) = known.home else { continue };
-                let key = (home, call.matrix_room.clone());
-                let pushed = self.homes.get(home.0).is_some_and(|it| it.server.config.feed == Feed::Full);
-                let every = if pushed { RECONCILE } else { POLL };
-                if self.rooms.get(&key).is_none_or(|watched| now.saturating_sub(watched.read_at) >= every) {
-                    old.insert(key, ());
-                }
-            }
-        }
-        old.keys().for_each(|key| self.rooms.want(now, key));
     }
 
     fn prune(&mut self, now: i64) {

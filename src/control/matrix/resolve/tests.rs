@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use signalling::matrix::request::OpenIdToken;
@@ -105,7 +106,7 @@ fn ok(json: &str) -> Vec<u8> {
 }
 
 fn openid(federation: Arc<Federation>) -> OpenId {
-    OpenId::new(BTreeMap::new(), trusted_client(&[]).unwrap(), federation)
+    OpenId::new(BTreeMap::new(), trusted_client(&[]).unwrap(), Duration::from_secs(1), federation)
 }
 
 fn token(server: &str) -> OpenIdToken {
