@@ -6,7 +6,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { serve } from './site.mjs';
+import { door, serve } from './site.mjs';
 
 const folder = process.argv[2];
 const settings = JSON.parse(readFileSync(join(folder, 'demo.json'), 'utf8'));
@@ -41,17 +41,11 @@ async function makeWorld() {
   return { alice, bob, room, mediaPassword: randomBytes(16).toString('base64url') };
 }
 
-/** Signs a user in as Element Call does itself, then opens the call. */
-function door({ user_id, device_id, access_token }, { room, mediaPassword }) {
-  const kept = JSON.stringify(JSON.stringify({ user_id, device_id, access_token, passwordlessUser: false }));
-  const link = JSON.stringify(`/room/#/weir-demo?password=${mediaPassword}&roomId=${encodeURIComponent(room)}`);
-  return `<!doctype html><meta charset="utf-8"><title>weir demo</title>
-<script>localStorage.setItem('matrix-auth-store', ${kept}); location.replace(${link});</script>`;
-}
+const call = ({ room, mediaPassword }) => `/room/#/weir-demo?password=${mediaPassword}&roomId=${encodeURIComponent(room)}`;
 
 const file = join(folder, 'world.json');
 if (!existsSync(file)) writeFileSync(file, JSON.stringify(await makeWorld(), null, 1), { mode: 0o600 });
 const world = JSON.parse(readFileSync(file, 'utf8'));
-const pages = { '/alice': door(world.alice, world), '/bob': door(world.bob, world) };
+const pages = { '/alice': door(world.alice, call(world)), '/bob': door(world.bob, call(world)) };
 await serve({ dist: settings.dist, homeserver, serverName, weir, pages, port });
 console.log('ready');

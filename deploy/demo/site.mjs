@@ -18,14 +18,23 @@ function fileOf(dist, path) {
   return join(dist, 'index.html');
 }
 
+/** A page that signs a user in as Element Call does itself, then opens the call of a room, below `path`. */
+export function door({ user_id, device_id, access_token }, path) {
+  const kept = JSON.stringify(JSON.stringify({ user_id, device_id, access_token, passwordlessUser: false }));
+  return `<!doctype html><meta charset="utf-8"><title>weir</title>
+<script>localStorage.setItem('matrix-auth-store', ${kept}); location.replace(${JSON.stringify(path)});</script>`;
+}
+
 /**
  * Listens on loopback. `dist` is the folder of Element Call, `homeserver` and `weir` are base URLs, `pages` are further
- * paths with the HTML behind each. Port 0 takes any; the port taken is in the result.
+ * paths with the HTML behind each, `files` such with a file behind each, `settings` more of Element Call's configuration.
+ * Port 0 takes any; the port taken is in the result.
  */
-export async function serve({ dist, homeserver, serverName, weir, pages = {}, port = 0 }) {
+export async function serve({ dist, homeserver, serverName, weir, pages = {}, files = {}, settings = {}, port = 0 }) {
   const config = JSON.stringify({
     default_server_config: { 'm.homeserver': { base_url: homeserver, server_name: serverName } },
     livekit: { livekit_service_url: weir },
+    ...settings,
   });
   const server = createServer((request, response) => {
     const send = (type, text) => response.writeHead(200, { 'content-type': type, 'cache-control': 'no-store' }).end(text);
@@ -37,7 +46,7 @@ export async function serve({ dist, homeserver, serverName, weir, pages = {}, po
     }
     if (path.endsWith('/config.json')) return send('application/json', config);
     if (Object.hasOwn(pages, path)) return send('text/html', pages[path]);
-    const file = fileOf(dist, path);
+    const file = files[path] ?? fileOf(dist, path);
     response.writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream' });
     return createReadStream(file).pipe(response);
   });

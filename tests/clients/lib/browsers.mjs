@@ -10,12 +10,13 @@ import { within } from './until.mjs';
 
 // Besides media without devices: loopback candidates with plain addresses, nothing that phones home, and no
 // throttling of pages that are not in front.
+const FAKE_CAMERA = '--use-fake-device-for-media-stream';
 const CHROMIUM_FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--disable-default-apps', '--disable-breakpad', '--no-proxy-server',
   '--disable-dev-shm-usage', '--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding', '--autoplay-policy=no-user-gesture-required', '--use-fake-ui-for-media-stream',
-  '--use-fake-device-for-media-stream', '--allow-loopback-in-peer-connection', '--force-webrtc-ip-handling-policy=default',
+  FAKE_CAMERA, '--allow-loopback-in-peer-connection', '--force-webrtc-ip-handling-policy=default',
   '--disable-features=WebRtcHideLocalIpsWithMdns,OptimizationHints,MediaRouter,CalculateNativeWinOcclusion',
 ];
 
@@ -55,9 +56,10 @@ const VIEWPORT = { width: 1600, height: 1000 };
 const running = new Map();
 let sound = null;
 
-/** A fresh browser process, for tests that kill it. */
-export async function launch(kind) {
+/** A fresh browser process, for tests that kill it. Chromium's camera can be told to be slow, where there are many. */
+export async function launch(kind, { cameraFps } = {}) {
   const options = { headless: true, defaultViewport: VIEWPORT, protocolTimeout: 60_000, ...LAUNCH[kind] };
+  if (cameraFps) options.args = options.args.map((flag) => (flag === FAKE_CAMERA ? `${flag}=fps=${cameraFps}` : flag));
   if (!options.executablePath) throw new Error(`${kind} is not installed: run tests/run.sh setup`);
   if (kind === 'firefox') {
     sound ??= await soundCard();

@@ -2,7 +2,7 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SYNAPSE, WEIR } from '../../clients/lib/paths.mjs';
@@ -11,6 +11,7 @@ import { freeTcpPort } from '../../clients/lib/weir.mjs';
 
 const SHARED_SECRET = 'for tests';
 export const MEMBER = 'org.matrix.msc3401.call.member';
+const STICKY_MEMBER = 'org.matrix.msc4143.rtc.member';
 const NO_LIMIT = '{per_second: 1000, burst_count: 1000}';
 
 /** Status and JSON of a request; errors of HTTP are answers like others. */
@@ -28,23 +29,47 @@ export async function request(method, url, body, token) {
 }
 
 export class Homeserver {
-  static async prepare() {
+  /** With an authority (see authority.mjs) it speaks to other homeservers. */
+  static async prepare(authority) {
     const server = new Homeserver();
     server.home = mkdtempSync(join(tmpdir(), 'weir-homeserver-'));
     server.port = await freeTcpPort();
-    server.name = `localhost:${await freeTcpPort()}`;
+    server.federationPort = await freeTcpPort();
+    server.name = `localhost:${server.federationPort}`;
     server.base = `http://localhost:${server.port}`;
     server.log = join(server.home, 'synapse.log');
+    server.authority = authority;
     return server;
   }
 
-  /** Writes the configuration of Synapse and returns weir's part, both from `weir registration`. */
+  /**
+   * Writes the configuration of Synapse and returns weir's part, both from `weir registration`; without a weir, of a
+   * homeserver that has no SFU.
+   */
   configure(weir) {
+    const [registration, section, settings] = weir ? this.registration(weir) : [null, '', ''];
+    this.write(registration, settings);
+    return section;
+  }
+
+  registration(weir) {
     const printed = execFileSync(WEIR, ['registration', '--server-name', this.name, '--url', weir.base.replace('localhost', '127.0.0.1'),
       '--homeserver-url', `http://127.0.0.1:${this.port}`, '--public-url', weir.base.replace('http', 'ws')], { encoding: 'utf8' });
-    const [, registration, section, settings] = printed.split(/^# \d\. .*$/m);
+    return printed.split(/^# \d\. .*$/m).slice(1);
+  }
+
+  write(registration, settings) {
     const file = (name) => join(this.home, name);
-    writeFileSync(file('weir.yaml'), registration);
+    if (registration) writeFileSync(file('weir.yaml'), registration);
+    const { authority } = this;
+    const federation = authority && `
+  - {port: ${this.federationPort}, tls: true, type: http, bind_addresses: ['127.0.0.1'], resources: [{names: [client, federation], compress: false}]}
+tls_certificate_path: '${authority.certificate}'
+tls_private_key_path: '${authority.key}'
+federation_custom_ca_list: ['${authority.file}']
+ip_range_blacklist: []
+rc_federation: {window_size: 1000, sleep_limit: 1000, reject_limit: 5000, concurrent: 20}
+federation: {destination_min_retry_interval: 1s, destination_max_retry_interval: 1s}`;
     writeFileSync(file('log.yaml'), `version: 1
 formatters: {plain: {format: '%(asctime)s %(levelname)s %(name)s %(message)s'}}
 handlers: {out: {class: logging.StreamHandler, formatter: plain}}
@@ -54,7 +79,7 @@ disable_existing_loggers: false
     writeFileSync(file('homeserver.yaml'), `server_name: '${this.name}'
 public_baseurl: '${this.base}/'
 listeners:
-  - {port: ${this.port}, tls: false, type: http, bind_addresses: ['127.0.0.1'], resources: [{names: [client, openid], compress: false}]}
+  - {port: ${this.port}, tls: false, type: http, bind_addresses: ['127.0.0.1'], resources: [{names: [client, openid], compress: false}]}${federation ?? ''}
 database: {name: sqlite3, args: {database: '${file('homeserver.db')}'}}
 media_store_path: '${file('media')}'
 signing_key_path: '${file('signing.key')}'
@@ -71,17 +96,19 @@ trusted_key_servers: []
 rc_message: ${NO_LIMIT}
 rc_registration: ${NO_LIMIT}
 rc_login: {address: ${NO_LIMIT}, account: ${NO_LIMIT}}
-rc_joins: {local: ${NO_LIMIT}}
-app_service_config_files: ['${file('weir.yaml')}']
+rc_joins: {local: ${NO_LIMIT}, remote: ${NO_LIMIT}}
+rc_invites: {per_room: ${NO_LIMIT}, per_user: ${NO_LIMIT}, per_issuer: ${NO_LIMIT}}
+app_service_config_files: [${registration ? `'${file('weir.yaml')}'` : ''}]
 ${settings}`);
-    return section;
   }
 
   async start() {
     const log = openSync(this.log, 'a');
     const args = ['-m', 'synapse.app.homeserver', '--config-path', join(this.home, 'homeserver.yaml')];
-    const generate = spawn(SYNAPSE, [...args, '--generate-keys'], { stdio: ['ignore', log, log], cwd: this.home });
-    await within('Synapse makes its keys', 60_000, new Promise((resolve) => generate.once('exit', resolve)));
+    if (!existsSync(join(this.home, 'signing.key'))) {
+      const generate = spawn(SYNAPSE, [...args, '--generate-keys'], { stdio: ['ignore', log, log], cwd: this.home });
+      await within('Synapse makes its keys', 60_000, new Promise((resolve) => generate.once('exit', resolve)));
+    }
     this.process = spawn(SYNAPSE, args, { stdio: ['ignore', log, log], cwd: this.home });
     closeSync(log);
     this.exit = new Promise((resolve) => this.process.once('exit', resolve));
@@ -95,6 +122,12 @@ ${settings}`);
         throw new NotYet(String(error.cause ?? error));
       }
     }, 100);
+  }
+
+  /** As an operator stops it: its folder stays, and `start` brings it back. */
+  async halt() {
+    this.process.kill('SIGTERM');
+    return within('Synapse ends', 30_000, this.exit);
   }
 
   async stop() {
@@ -129,9 +162,11 @@ export class User {
     return json;
   }
 
-  async createRoom() {
-    const power = { events: { [MEMBER]: 0 } };
-    return (await this.must('POST', '/createRoom', { preset: 'private_chat', power_level_content_override: power })).room_id;
+  async createRoom({ encrypted = false, invite = [], levels } = {}) {
+    const power = { events: { [MEMBER]: 0 }, ...(levels && { users: levels }) };
+    const body = { preset: 'private_chat', power_level_content_override: power, invite: invite.map(({ id }) => id) };
+    if (encrypted) body.initial_state = [{ type: 'm.room.encryption', state_key: '', content: { algorithm: 'm.megolm.v1.aes-sha2' } }];
+    return (await this.must('POST', '/createRoom', body)).room_id;
   }
 
   /** kick, ban, unban, invite. */
@@ -139,8 +174,22 @@ export class User {
     return this.must('POST', `/rooms/${encodeURIComponent(room)}/${what}`, { user_id: user.id });
   }
 
-  join(room) {
-    return this.must('POST', `/join/${encodeURIComponent(room)}`, {});
+  join(room, via) {
+    return this.must('POST', `/join/${encodeURIComponent(room)}${via ? `?via=${encodeURIComponent(via.name)}` : ''}`, {});
+  }
+
+  /** The newest event of the room that fits, of the last hundred. */
+  async newest(room, fits) {
+    const { chunk } = await this.must('GET', `/rooms/${encodeURIComponent(room)}/messages?dir=b&limit=100`);
+    return chunk.find(fits);
+  }
+
+  /** Has this user left the call of the room, in the words of Matrix 2.0: a sticky event with nothing but its key? */
+  async saidGoodBye(room, user) {
+    const last = await this.newest(room, ({ type, sender, content }) => {
+      return type === STICKY_MEMBER && sender === user.id && Object.keys(content).every((key) => key === 'msc4354_sticky_key');
+    });
+    return last?.origin_server_ts;
   }
 
   /** What a client does before a call: an OpenID token, and with it a token of weir. */

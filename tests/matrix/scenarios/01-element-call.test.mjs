@@ -22,7 +22,7 @@ const killBrowsers = () => browsers.forEach((browser) => browser.process()?.kill
 after(killBrowsers);
 
 test('two people in an encrypted call of Element Call', { timeout: 230_000 }, async (t) => {
-  const origin = await serve(here);
+  const { origin } = await serve(here);
   for (let count = 0; count < 2; count += 1) browsers.push(await launch('chromium'));
   const alice = await Caller.open(browsers[0], 'Alice');
   const bob = await Caller.open(browsers[1], 'Bob');
@@ -53,6 +53,7 @@ test('two people in an encrypted call of Element Call', { timeout: 230_000 }, as
     await alice.enter();
     await bob.enter();
     for (const caller of both) await caller.sees(TILES, FIRST_PICTURE_MS);
+    for (const caller of both) await caller.shows(TILES, FIRST_PICTURE_MS);
     inner.diagnostic(`both see and hear each other ${Date.now() - begin} ms after the first click`);
     for (const caller of both) await caller.keep('in the call');
     assert.equal((await users.alice.standing(room)).length, 2);
