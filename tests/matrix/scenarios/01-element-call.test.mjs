@@ -23,7 +23,7 @@ after(killBrowsers);
 
 test('two people in an encrypted call of Element Call', { timeout: 230_000 }, async (t) => {
   const { origin } = await serve(here);
-  for (let count = 0; count < 2; count += 1) browsers.push(await launch('chromium'));
+  for (let count = 0; count < 2; count += 1) browsers.push(await launch('chromium', { cameraFps: 10 }));
   const alice = await Caller.open(browsers[0], 'Alice');
   const bob = await Caller.open(browsers[1], 'Bob');
   const both = [alice, bob];
