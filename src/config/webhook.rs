@@ -13,7 +13,7 @@ use super::{ConfigError, Keys};
 pub struct WebhookConfig {
     /// Which of `keys` signs them. Empty: the first one.
     pub api_key: String,
-    /// Where they are sent, at most 16. Example: ["https://example.org/sfu_webhook"]
+    /// Where they are sent, at most 16. Example: `["https://example.org/sfu_webhook"]`
     pub urls: Vec<String>,
 }
 

@@ -28,7 +28,7 @@ pub enum ServerNameError {
     /// Longer than the specification allows.
     #[error("a server name has at most 255 characters")]
     TooLong,
-    /// Not of the form host, host:port, IPv4 or [IPv6].
+    /// Not of the form host, host:port, IPv4 or an IPv6 address in brackets.
     #[error("a server name is a DNS name or an IP address, with an optional port")]
     Malformed,
 }
