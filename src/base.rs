@@ -5,11 +5,13 @@
 pub mod drop_reason;
 pub mod id;
 pub mod rng;
+pub mod spread;
 pub mod time;
 pub mod unit;
 
 pub use drop_reason::DropReason;
 pub use id::{DowntrackId, ParticipantId, RoomId, TrackId, TransportId};
 pub use rng::Rng;
+pub use spread::Spread;
 pub use time::Instant;
 pub use unit::{Bitrate, MediaKind, PayloadType, Ssrc};

@@ -1,7 +1,8 @@
-//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `config`.
+//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `doctor`, `config`.
 //!
 //! What a person did wrong is one line on stderr that says what to change, and exit code 2.
 
+mod doctor;
 mod keys;
 mod registration;
 mod serve;
@@ -35,6 +36,8 @@ enum Command {
     Registration(registration::RegistrationArgs),
     /// Ask a running weir what it decided about a Matrix user lately.
     Why(why::WhyArgs),
+    /// Find out which hop of a call is broken, and how to mend it.
+    Doctor(doctor::DoctorArgs),
     /// Check or show configuration.
     Config {
         #[command(subcommand)]
@@ -93,6 +96,10 @@ pub fn run() -> ExitCode {
         Command::Keys => keys::run(),
         Command::Registration(args) => registration::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Doctor(args) => match doctor::run(&args) {
+            Ok(false) => return ExitCode::FAILURE,
+            result => result.map(|_| ()),
+        },
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
         Command::Config { command: ConfigCommand::Example } => {
             print(&crate::config::example::example());

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use http::PrometheusConfig;
+pub use http::{AdminConfig, PrometheusConfig};
 pub use keys::{Keys, Secret};
 pub use limit::LimitConfig;
 pub use logging::{LogLevel, LoggingConfig};
@@ -79,8 +79,12 @@ pub struct Config {
     pub limit: LimitConfig,
     /// Log lines, on stderr.
     pub logging: LoggingConfig,
-    /// Metrics and debug pages, on a listener of their own.
+    /// Metrics, on a listener of their own.
     pub prometheus: PrometheusConfig,
+    /// Older name of `prometheus.port`, which wins; 0: not given.
+    pub prometheus_port: u16,
+    /// Status page and diagnosis for operators, on a listener of their own.
+    pub admin: AdminConfig,
     /// Who is told what happens in rooms.
     pub webhook: WebhookConfig,
 }
@@ -140,7 +144,7 @@ impl Config {
         self.audio.check()?;
         self.limit.check()?;
         self.matrix.check()?;
-        self.prometheus.check(self.port)?;
+        self.check_listeners()?;
         self.webhook.check(&self.keys)?;
         if self.rtc.tcp_port != 0 && self.rtc.tcp_port == self.port {
             return Err(ConfigError::new("`rtc.tcp_port` and `port` are the same: give them different TCP ports"));

@@ -8,6 +8,7 @@
 //! unknown SSRC, `rtcp` reads and writes reports, `egress` sends, `commands` obeys control.
 
 mod bind;
+pub mod census;
 pub mod command;
 mod commands;
 pub mod config;

@@ -126,8 +126,11 @@ fn banner(config: &Config, started: &Started) -> String {
     line("udp", &shown(&started.udp));
     line("tcp", &if started.tcp.is_empty() { "off".to_owned() } else { shown(&started.tcp) });
     line("clients", &list(&started.advertised.iter().map(ToString::to_string).collect::<Vec<_>>()));
-    if !started.admin.is_empty() {
-        line("metrics", &format!("http://{}/metrics", shown(&started.admin)));
+    if let Some(address) = started.metrics.first() {
+        line("metrics", &format!("http://{address}/metrics"));
+    }
+    if let Some(address) = started.admin.first() {
+        line("status", &format!("http://{address}/"));
     }
     for home in &config.matrix.homeservers {
         line("matrix", &format!("{}: {}", home.server_name, home.feed.words(config.matrix.without_feed)));

@@ -23,13 +23,7 @@ const MAX_ANSWER: u64 = 1 << 20;
 
 pub(super) fn run(args: &WhyArgs) -> Result<(), String> {
     let config = args.source.read().map_err(|e| e.to_string())?;
-    let admin = &config.prometheus;
-    if admin.port == 0 {
-        return Err("`prometheus.port` is 0: weir has no listener for this; set it and restart weir".to_owned());
-    }
-    let ip = admin.bind_addresses.first().map_or_else(|| std::net::Ipv4Addr::LOCALHOST.into(), |bind| bind.0);
-    let ip = if ip.is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { ip };
-    let address = SocketAddr::new(ip, admin.port);
+    let address = config.admin_address().map_err(|e| e.to_string())?;
     let answer = ask(address, &args.user).map_err(|e| format!("cannot ask weir at {address}: {e}; is it running?"))?;
     if answer.is_empty() {
         print(&format!("Nothing was decided about {} since weir started.\n", args.user));

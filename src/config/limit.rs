@@ -30,6 +30,15 @@ pub struct LimitConfig {
     /// Participants at once on this node, those included that have lost their WebSocket and may come back. Further ones
     /// are refused with 503.
     pub max_participants: u32,
+    /// Load of the media threads, percent, from which new rooms are refused; also the share of `num_tracks` and
+    /// `bytes_per_sec`. 0: new rooms are never refused for it. Rooms that are there are not touched, and take joins.
+    pub max_load: u32,
+    /// Tracks on this node, published ones and copies to subscribers together; 0: no bound. A measure of load: see
+    /// `max_load`.
+    pub num_tracks: u32,
+    /// Bytes per second this node's line takes, both directions together; 0: not known. A measure of load: see
+    /// `max_load`.
+    pub bytes_per_sec: u32,
     /// Bytes of the request line and headers of a request, at least 16384: a join request is part of the line.
     pub max_request_head: u32,
     /// How long a client may take to send its request head, seconds.
@@ -72,6 +81,9 @@ impl Default for LimitConfig {
             max_pending_joins: 1_000,
             max_rooms: 5_000,
             max_participants: 10_000,
+            max_load: 95,
+            num_tracks: 0,
+            bytes_per_sec: 0,
             max_request_head: 32_768,
             request_head_timeout: Seconds(10),
             signal_message_size_limit: 2 << 20,
@@ -115,6 +127,7 @@ impl LimitConfig {
             ("max_request_head", self.max_request_head, 1 << 20),
             ("signal_message_size_limit", self.signal_message_size_limit, 64 << 20),
             ("signal_queue_messages", self.signal_queue_messages, 1 << 16),
+            ("max_load", self.max_load, 100),
             ("max_connections", self.max_connections, 1_000_000),
             ("tracks_per_participant", self.tracks_per_participant, 255),
         ];

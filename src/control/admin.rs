@@ -11,25 +11,40 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
+use super::health::Health;
 use super::http::App;
 use super::{bridge, debug};
 use crate::base::RoomId;
 
 /// How long one room or media thread may take to draw itself.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The routes.
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/metrics", get(metrics))
         .route("/debug/rooms", get(rooms))
         .route("/debug/why", get(why))
+        .with_state(app.clone())
+        .merge(super::status::router(app.clone()))
+        .merge(metrics_router(app))
+}
+
+/// What monitoring needs, without who is in which call.
+pub(super) fn metrics_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
         .route("/healthz", get(async || "OK"))
+        .route("/readyz", get(ready))
         .with_state(app)
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.page()).into_response()
+    let page = app.metrics.page(Health::of(&app).await.not_ready.is_empty());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    Health::of(&app).await.answer().into_response()
 }
 
 /// What was decided about a person lately: `?user=@somebody:example.org`.

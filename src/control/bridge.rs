@@ -22,6 +22,11 @@ pub const fn room_id(room: u64) -> RoomId {
     RoomId(first_id(room))
 }
 
+/// The number of a room by its id.
+pub const fn room_number(room: RoomId) -> u64 {
+    room.0 >> ROOM_SHIFT
+}
+
 /// The number of the room an event is about; `None` for counters.
 pub const fn room_of(event: &Event) -> Option<u64> {
     let id = match event {

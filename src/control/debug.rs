@@ -30,6 +30,7 @@ fn transport(state: &TransportState) -> Value {
             Route::Udp { .. } => "udp",
             Route::Tcp(_) => "tcp",
         }),
+        "sending_bps": state.sending.as_bps(),
         "estimate_bps": (state.estimate != Bitrate::MAX).then(|| state.estimate.as_bps()),
     })
 }
@@ -65,6 +66,6 @@ fn downtrack(state: &DowntrackState) -> Value {
 }
 
 /// 1/256 as reports have it, in percent, to a tenth.
-fn percent(fraction: u8) -> f64 {
+pub(super) fn percent(fraction: u8) -> f64 {
     (f64::from(fraction) / 256.0 * 1_000.0).round() / 10.0
 }

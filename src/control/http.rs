@@ -27,7 +27,7 @@ use super::listener::Held;
 use super::matrix::{self, Matrix};
 use super::metrics::Metrics;
 use super::redact::Redacted;
-use super::registry::Registry;
+use super::registry::{FULL, Registry};
 use super::room_task::{LoadShare, RoomInput};
 use super::twirp::{self, ApiRules};
 use super::ws::{self, Conversation, WsRules};
@@ -210,14 +210,14 @@ fn admit(held: &Held, take: bool) -> Result<(), Refused> {
 
 async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
     let (mut request, issued_at) = read_request(app, generation, query, headers)?;
-    let may_create = may_create(app, &mut request, issued_at).await?;
+    let door = door(app, &mut request, issued_at).await?;
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::Unavailable("server is stopping").into());
     }
-    match app.registry.check(&request.grants.room, may_create).await {
+    match app.registry.check(&request.grants.room, door.may_create).await {
         // A resume is told to join anew by a message, not by a status.
         Err(Refusal::NoSuchRoom) if request.reconnect => Ok(()),
-        result => Ok(result?),
+        result => Ok(result.map_err(|refusal| door.told(refusal, &request))?),
     }
 }
 
@@ -337,10 +337,10 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
     }
     let _pending =
         app.pending.clone().try_acquire_owned().map_err(|_| Refusal::Unavailable("too many joins at once"))?;
-    let may_create = may_create(app, &mut request, issued_at).await?;
+    let door = door(app, &mut request, issued_at).await?;
     let answered = tokio::time::timeout(FIRST_ANSWER, async {
         for _ in 0..ATTEMPTS {
-            match attempt(app, &request, may_create).await {
+            match attempt(app, &request, door.may_create).await {
                 Attempt::Over(result) => return result,
                 Attempt::RoomEnded => {}
             }
@@ -353,19 +353,37 @@ async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Resu
         Ok(Err(Refusal::NoSuchRoom)) if request.reconnect => {
             Ok(Entered::MustRejoin { protocol: request.client.protocol })
         }
-        Ok(Err(refusal)) => Err(refusal.into()),
+        Ok(Err(refusal)) => Err(door.told(refusal, &request).into()),
         Err(_) => Err(Refusal::Unavailable("server is overloaded").into()),
     }
 }
 
-/// Whether this join may make its room. For calls of Matrix rooms, room state says whether it may happen at all, and what
-/// is left of the grants. Elsewhere who was in a room may make it again: clients never ask for another token.
-async fn may_create(app: &App, request: &mut JoinRequest, issued_at: i64) -> Result<bool, Refusal> {
-    let admitted = match &app.matrix {
+/// How a join is let in.
+#[derive(Clone, Copy)]
+struct Door {
+    /// It may make its room.
+    may_create: bool,
+    /// It is to a call of a Matrix room.
+    is_matrix: bool,
+}
+
+impl Door {
+    /// What the client is told. Clients of Matrix calls show a meaningful page for one status only: for a room that
+    /// cannot be made they say that the call could not be created, and to try again later. What they make of 503 blames
+    /// the network.
+    fn told(self, refusal: Refusal, request: &JoinRequest) -> Refusal {
+        if self.is_matrix && !request.reconnect && refusal == FULL { Refusal::NoSuchRoom } else { refusal }
+    }
+}
+
+/// For calls of Matrix rooms, room state says whether a join may happen at all, and what is left of the grants. Elsewhere
+/// who was in a room may make it again: clients never ask for another token.
+async fn door(app: &App, request: &mut JoinRequest, issued_at: i64) -> Result<Door, Refusal> {
+    let is_matrix = match &app.matrix {
         Some(matrix) => matrix.check_join(&mut request.grants, issued_at).await?,
         None => false,
     };
-    Ok(admitted || request.grants.room_create || request.grants.joined)
+    Ok(Door { may_create: is_matrix || request.grants.room_create || request.grants.joined, is_matrix })
 }
 
 enum Attempt {

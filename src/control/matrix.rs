@@ -40,8 +40,10 @@ use self::resolve::{Federation, SystemDns};
 use self::service::{Admitted, Came, Input, Order, Parts, Presence, Service, TokenQuestion};
 use self::store::Store;
 use super::auth::{Auth, is_call};
-use super::registry::Registry;
+use super::metrics::Metrics;
+use super::registry::{self, Registry};
 use crate::config::{Config, MatrixConfig, Secret};
+use crate::media::clock::unix_now;
 
 pub(super) use self::http::router;
 
@@ -70,6 +72,7 @@ struct Shared {
     auth: Arc<Auth>,
     registry: Registry,
     url: String,
+    metrics: Arc<Metrics>,
 }
 
 /// Reports of room tasks, on their way to the service.
@@ -117,7 +120,13 @@ impl Prepared {
     ///
     /// # Errors
     /// In words, when a file or the system's name resolution cannot be used.
-    pub(super) fn start(self, config: &Config, auth: Arc<Auth>, registry: Registry) -> Result<Matrix, String> {
+    pub(super) fn start(
+        self,
+        config: &Config,
+        auth: Arc<Auth>,
+        registry: Registry,
+        metrics: Arc<Metrics>,
+    ) -> Result<Matrix, String> {
         let matrix = Arc::new(config.matrix.clone());
         let authorities = authorities(&matrix.federation_ca_file)?;
         let client = openid::trusted_client(&authorities)?;
@@ -141,12 +150,17 @@ impl Prepared {
             loaded,
             orders,
             results: self.inputs.downgrade(),
+            metrics: metrics.clone(),
         };
+        for home in &matrix.homeservers {
+            metrics.last_push.with_label_values(&[&home.server_name]).set(0);
+            metrics.homeserver_up.with_label_values(&[&home.server_name]).set(1);
+        }
         tokio::spawn(obey(receiver, registry.clone()));
         tokio::spawn(Service::new(parts, service::now()).run(self.receiver));
         let url = if matrix.url.is_empty() { format!("ws://localhost:{}", config.port) } else { matrix.url.clone() };
         let openid = OpenId::new(bases, client, matrix.homeserver_grace.0, federation);
-        let shared = Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url });
+        let shared = Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url, metrics });
         Ok(Matrix { inputs: self.inputs, shared })
     }
 }
@@ -165,8 +179,21 @@ impl Matrix {
         Ok(user)
     }
 
+    /// Count a request that came to nothing before anybody was asked about the room.
+    fn count_unproven(&self, error: ApiError) -> ApiError {
+        self.shared.metrics.tokens.with_label_values(&[result_of(&error)]).inc();
+        error
+    }
+
     /// A token for a proven user, as the answer's body.
     async fn token(&self, request: &TokenRequest, user: &str) -> Result<Value, ApiError> {
+        let result = self.make_token(request, user).await;
+        let label = result.as_ref().err().map_or("ok", |error| result_of(error));
+        self.shared.metrics.tokens.with_label_values(&[label]).inc();
+        result
+    }
+
+    async fn make_token(&self, request: &TokenRequest, user: &str) -> Result<Value, ApiError> {
         let identity = request.identity(user).ok_or(ApiError::UNAUTHORIZED)?;
         let form = request.endpoint.identity_form(request.device.is_some());
         let dialect = if form == IdentityForm::UserDevice { Dialect::State } else { Dialect::Sticky };
@@ -181,8 +208,12 @@ impl Matrix {
         let admitted = self.ask(|answer| Input::Token { request: question, answer }).await;
         let admitted = admitted.unwrap_or(Err(Refused::HomeserverDown)).map_err(Refused::api_error)?;
         let room = room_name(&request.matrix_room, &request.slot);
-        // Made here, so that nobody else needs the right to make rooms.
-        self.shared.registry.enter(&room, true).await.map_err(|_| FULL)?;
+        // Made here, so that nobody else needs the right to make rooms. A node without head-room gives the token all the
+        // same and refuses the join: clients have words for that, but none for a token that was refused.
+        match self.shared.registry.enter(&room, true).await {
+            Ok(_) | Err(registry::FULL) => {}
+            Err(_) => return Err(UNABLE),
+        }
         let jwt = self.sign(room, identity, admitted)?;
         Ok(json!({ "url": self.shared.url, "jwt": jwt }))
     }
@@ -235,7 +266,7 @@ impl Matrix {
             ..VideoGrant::default()
         };
         let claims = Claims { sub: identity, video: Some(video), ..Claims::default() };
-        self.shared.auth.sign(claims, self.shared.config.token_lifetime.0, not_before).map_err(|_| FULL)
+        self.shared.auth.sign(claims, self.shared.config.token_lifetime.0, not_before).map_err(|_| UNABLE)
     }
 
     /// A token is shown at the door: may its bearer still come in, and with which rights now? Tokens for rooms that are
@@ -258,6 +289,10 @@ impl Matrix {
 
     /// A homeserver pushes. False when there is no place.
     async fn push(&self, home: HomeId, events: Vec<signalling::matrix::event::Event>) -> bool {
+        if let Some(name) = self.server_name(home) {
+            let now = i64::try_from(unix_now().as_secs()).unwrap_or(i64::MAX);
+            self.shared.metrics.last_push.with_label_values(&[name]).set(now);
+        }
         let sent = self.inputs.send(Input::Push { home, events });
         matches!(tokio::time::timeout(PUSH_PATIENCE, sent).await, Ok(Ok(())))
     }
@@ -303,8 +338,20 @@ impl Matrix {
     }
 }
 
-/// No place for a further room, or no key to sign with.
-const FULL: ApiError = ApiError { status: 500, errcode: "M_UNKNOWN", text: "Unable to create room on SFU" };
+/// An answer as a metric label.
+const fn result_of(error: &ApiError) -> &'static str {
+    match error.status {
+        400 => "bad_request",
+        401 => "unauthorized",
+        403 => "forbidden",
+        429 => "limited",
+        503 => "unavailable",
+        _ => "error",
+    }
+}
+
+/// Stopping, or no key to sign with.
+const UNABLE: ApiError = ApiError { status: 500, errcode: "M_UNKNOWN", text: "Unable to create room on SFU" };
 
 /// The secret behind tokens for calls. It follows from what only weir and a homeserver know, so that holders of API keys do
 /// not have it, and it is the same after a restart, when pages come back with the tokens they have.

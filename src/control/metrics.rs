@@ -1,23 +1,43 @@
-//! Numbers for operators, in Prometheus form. The core counts with plain integers; this file alone knows the library.
+//! Numbers for operators, in Prometheus form. The core counts with plain integers; this file and those below it alone
+//! know the library.
 //!
 //! Labels come from closed sets only: never a room, a user or an address.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, TextEncoder};
+mod build;
+mod media;
+mod process;
 
-use crate::base::DropReason;
+use livekit_protocol as proto;
+use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
+
+use self::build::Builder;
+use self::media::{LoadGauges, Media};
+use self::process::Process;
+use super::load::Load;
 use crate::mailbox::ThreadStats;
-use crate::shard::event::ShardStats;
+
+/// Seconds a join may take, for a histogram: from 10 ms to where clients give up.
+const JOIN_SECONDS: [f64; 10] = [0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
+/// Seconds a room lasts.
+const ROOM_SECONDS: [f64; 9] = [5.0, 10.0, 60.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0];
 
 /// All numbers of a node.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: prometheus::Registry,
     pub(super) rooms: IntGauge,
+    livekit_rooms: IntGauge,
+    pub(super) room_sizes: IntGaugeVec,
+    pub(super) room_seconds: Histogram,
     pub(super) connections: IntGauge,
     pub(super) joins: IntCounterVec,
+    pub(super) full: IntCounterVec,
     pub(super) participants_joined: IntCounter,
     pub(super) participants_left: IntCounterVec,
     pub(super) participants_aborted: IntCounterVec,
+    livekit_joined: IntCounterVec,
+    join_seconds: Histogram,
+    livekit_start: Histogram,
     pub(super) slow_readers: IntCounter,
     pub(super) mailbox_full: IntCounter,
     pub(super) data_dropped: IntCounter,
@@ -25,155 +45,225 @@ pub(super) struct Metrics {
     pub(super) accept_errors: IntCounter,
     pub(super) api_requests: IntCounterVec,
     pub(super) webhooks: IntCounterVec,
-    shard_deaths: IntCounter,
-    received: IntCounter,
-    offered: IntCounter,
-    forwarded: IntCounter,
-    dropped: IntCounterVec,
-    bytes: IntCounterVec,
-    nacks: IntCounterVec,
-    rtx: IntCounterVec,
-    keyframe_requests: IntCounterVec,
-    datagrams: IntCounterVec,
-    system_calls: IntCounterVec,
-    unsent: IntCounterVec,
-    turns: IntCounter,
-    sizes: prometheus::IntGaugeVec,
+    pub(super) tokens: IntCounterVec,
+    pub(super) last_push: IntGaugeVec,
+    pub(super) leaves: IntGauge,
+    pub(super) homeserver_up: IntGaugeVec,
+    ready: IntGauge,
+    media: Media,
+    gauges: LoadGauges,
+    pub(super) load: Load,
 }
 
 impl Metrics {
     /// All at zero.
-    pub(super) fn new() -> Result<Self, prometheus::Error> {
+    pub(super) fn new(node_id: &str, load: Load) -> Result<Self, prometheus::Error> {
         let registry = prometheus::Registry::new();
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let labelled = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let sizes = prometheus::IntGaugeVec::new(Opts::new("weir_shard_objects", "What shards hold now."), &["kind"])?;
-        registry.register(Box::new(sizes.clone()))?;
-        Ok(Self {
-            rooms: gauge("weir_control_rooms", "Rooms now.")?,
-            connections: gauge("weir_control_connections", "Signalling connections now.")?,
+        registry.register(Box::new(Process::new()?))?;
+        let make = Builder::new(&registry, node_id);
+        let labelled = |name: &str, help: &str, label: &str| make.counters(name, help, &[label]);
+        let version = make.gauges("weir_build_info", "Always 1; which weir this is.", &["version"])?;
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let milliseconds: Vec<f64> = JOIN_SECONDS.iter().map(|seconds| seconds * 1_000.0).collect();
+        let it = Self {
+            rooms: make.gauge("weir_control_rooms", "Rooms now.")?,
+            livekit_rooms: make.gauge("livekit_room_total", "Rooms now.")?,
+            room_sizes: make.gauges("weir_control_rooms_by_size", "Rooms now, by participants in them.", &["size"])?,
+            room_seconds: make.histogram("livekit_room_duration_seconds", "How long rooms lasted.", &ROOM_SECONDS)?,
+            connections: make.gauge("weir_control_connections", "Signalling connections now.")?,
             joins: labelled("weir_control_joins_total", "Joins by how they were answered.", "result")?,
-            participants_joined: counter(
-                "weir_control_participants_joined_total",
-                "Participants whose media connected.",
-            )?,
+            full: labelled("weir_control_full_total", "Rooms not made because a limit was reached.", "limit")?,
+            participants_joined: make
+                .counter("weir_control_participants_joined_total", "Participants whose media connected.")?,
             participants_left: labelled("weir_control_participants_left_total", "Participants that left.", "reason")?,
             participants_aborted: labelled(
                 "weir_control_participants_aborted_total",
                 "Participants that left before their media connected.",
                 "reason",
             )?,
-            slow_readers: counter(
-                "weir_control_slow_readers_total",
-                "Connections cut because the client did not read.",
+            livekit_joined: make.counters(
+                "livekit_participant_join_total",
+                "Participants by how far they came.",
+                &["state"],
             )?,
-            mailbox_full: counter(
-                "weir_control_mailbox_full_total",
-                "Times a media thread had no place for a command.",
+            join_seconds: make.histogram(
+                "weir_control_join_seconds",
+                "Time from a join to its media being connected.",
+                &JOIN_SECONDS,
             )?,
-            data_dropped: counter(
-                "weir_control_data_dropped_total",
-                "Data messages dropped because control was behind.",
+            livekit_start: make.histogram(
+                "livekit_session_start_time_ms",
+                "Time from a join to its media being connected.",
+                &milliseconds,
             )?,
-            room_panics: counter("weir_control_room_panics_total", "Rooms that ended by a fault of weir.")?,
-            accept_errors: counter("weir_control_accept_errors_total", "Connections the system could not accept.")?,
+            slow_readers: make
+                .counter("weir_control_slow_readers_total", "Connections cut because the client did not read.")?,
+            mailbox_full: make
+                .counter("weir_control_mailbox_full_total", "Times a media thread had no place for a command.")?,
+            data_dropped: make
+                .counter("weir_control_data_dropped_total", "Data messages dropped because control was behind.")?,
+            room_panics: make.counter("weir_control_room_panics_total", "Rooms that ended by a fault of weir.")?,
+            accept_errors: make
+                .counter("weir_control_accept_errors_total", "Connections the system could not accept.")?,
             api_requests: labelled("weir_control_api_requests_total", "Server API requests by answer.", "code")?,
             webhooks: labelled("weir_control_webhooks_total", "Webhooks by what became of them.", "result")?,
-            shard_deaths: counter("weir_media_shard_deaths_total", "Media threads that lost their rooms by a fault.")?,
-            received: counter("weir_shard_packets_received_total", "RTP packets received.")?,
-            offered: counter("weir_shard_packets_offered_total", "Copies wanted: packets times takers.")?,
-            forwarded: counter("weir_shard_packets_forwarded_total", "Copies sent.")?,
-            dropped: labelled("weir_shard_packets_dropped_total", "Datagrams and copies that ended.", "reason")?,
-            bytes: labelled("weir_shard_bytes_total", "Bytes at the UDP level.", "direction")?,
-            nacks: labelled("weir_shard_nacks_total", "Packets asked for again.", "direction")?,
-            rtx: labelled("weir_shard_retransmissions_total", "Packets sent again.", "direction")?,
-            keyframe_requests: labelled("weir_shard_keyframe_requests_total", "Key frame requests.", "direction")?,
-            datagrams: labelled("weir_media_datagrams_total", "UDP datagrams.", "direction")?,
-            system_calls: labelled(
-                "weir_media_system_calls_total",
-                "Calls that carried them: fewer where runs of datagrams form.",
-                "direction",
+            tokens: labelled(
+                "weir_matrix_token_requests_total",
+                "Token requests by how they were answered.",
+                "result",
             )?,
-            unsent: labelled("weir_media_unsent_datagrams_total", "UDP datagrams the kernel did not take.", "reason")?,
-            turns: counter("weir_media_turns_total", "Loop turns of media threads.")?,
-            sizes,
+            last_push: make.gauges(
+                "weir_matrix_last_push_timestamp_seconds",
+                "When a homeserver last pushed events, Unix time; 0: never.",
+                &["homeserver"],
+            )?,
+            leaves: make.gauge("weir_matrix_delayed_leaves", "Delayed leaves weir looks after now.")?,
+            homeserver_up: make.gauges(
+                "weir_matrix_homeserver_up",
+                "Whether a homeserver answered when it was last asked.",
+                &["homeserver"],
+            )?,
+            ready: make.gauge("weir_ready", "Whether new calls are taken; /readyz says why not.")?,
+            media: Media::new(&make)?,
+            gauges: LoadGauges::new(&make)?,
+            load,
             registry,
-        })
+        };
+        it.begin();
+        Ok(it)
+    }
+
+    /// Whatever can be counted starts at zero: the first fault has to be seen as a change.
+    fn begin(&self) {
+        let begin = |counters: &IntCounterVec, values: &[&str]| {
+            for value in values {
+                counters.with_label_values(&[*value]).inc_by(0);
+            }
+        };
+        begin(
+            &self.joins,
+            &[
+                "joined",
+                "must_rejoin",
+                "bad_request",
+                "unauthorized",
+                "no_such_room",
+                "too_many",
+                "unavailable",
+                "error",
+            ],
+        );
+        begin(&self.full, &["threads", "bandwidth", "tracks", "participants", "rooms"]);
+        begin(&self.livekit_joined, &["signal_connected", "signal_failed", "rtc_connected"]);
+        begin(&self.webhooks, &["delivered", "refused", "expired", "dropped"]);
+        begin(&self.tokens, &["ok", "bad_request", "unauthorized", "forbidden", "limited", "unavailable", "error"]);
+        let reasons = (0..64).filter_map(|number| proto::DisconnectReason::try_from(number).ok());
+        let reasons: Vec<&str> = reasons.map(|reason| reason.as_str_name()).collect();
+        begin(&self.participants_left, &reasons);
+        begin(&self.participants_aborted, &reasons);
     }
 
     /// Count how a join was answered.
     pub(super) fn join(&self, result: &'static str) {
         self.joins.with_label_values(&[result]).inc();
+        let state = if result == "joined" { "signal_connected" } else { "signal_failed" };
+        self.livekit_joined.with_label_values(&[state]).inc();
+    }
+
+    /// Count a participant whose media connected, so long after it asked.
+    pub(super) fn connected(&self, milliseconds: i64) {
+        self.participants_joined.inc();
+        self.livekit_joined.with_label_values(&["rtc_connected"]).inc();
+        let milliseconds = f64::from(i32::try_from(milliseconds.max(0)).unwrap_or(i32::MAX));
+        self.join_seconds.observe(milliseconds / 1_000.0);
+        self.livekit_start.observe(milliseconds);
+    }
+
+    /// So many rooms now.
+    pub(super) fn set_rooms(&self, rooms: usize) {
+        let rooms = i64::try_from(rooms).unwrap_or(i64::MAX);
+        self.rooms.set(rooms);
+        self.livekit_rooms.set(rooms);
     }
 
     /// Take over the counters of a media thread. `all` holds the last ones of each, to add only what is new.
     pub(super) fn fold(&self, all: &mut [ThreadStats], thread: usize, stats: &ThreadStats) {
-        let Some(last) = all.get_mut(thread) else { return };
-        let (new, old) = (&stats.shard, &last.shard);
-        let add = |counter: &IntCounter, new: u64, old: u64| counter.inc_by(new.saturating_sub(old));
-        add(&self.received, new.rtp_received, old.rtp_received);
-        add(&self.offered, new.rtp_offered, old.rtp_offered);
-        add(&self.forwarded, new.rtp_forwarded, old.rtp_forwarded);
-        for reason in DropReason::ALL {
-            let count = new.dropped.of(*reason).saturating_sub(old.dropped.of(*reason));
-            self.dropped.with_label_values(&[reason.label()]).inc_by(count);
-        }
-        let both = |counters: &IntCounterVec, received: (u64, u64), sent: (u64, u64)| {
-            add(&counters.with_label_values(&["received"]), received.0, received.1);
-            add(&counters.with_label_values(&["sent"]), sent.0, sent.1);
-        };
-        both(&self.bytes, (new.bytes_received, old.bytes_received), (new.bytes_sent, old.bytes_sent));
-        both(&self.nacks, (new.nacks_received, old.nacks_received), (new.nacks_sent, old.nacks_sent));
-        both(&self.rtx, (new.rtx_received, old.rtx_received), (new.rtx_sent, old.rtx_sent));
-        both(
-            &self.keyframe_requests,
-            (new.keyframe_requests_received, old.keyframe_requests_received),
-            (new.keyframe_requests_sent, old.keyframe_requests_sent),
-        );
-        both(
-            &self.datagrams,
-            (stats.datagrams_received, last.datagrams_received),
-            (stats.datagrams_sent, last.datagrams_sent),
-        );
-        both(&self.system_calls, (stats.receive_calls, last.receive_calls), (stats.send_calls, last.send_calls));
-        add(&self.unsent.with_label_values(&["full"]), stats.send_full, last.send_full);
-        add(&self.unsent.with_label_values(&["failed"]), stats.send_failed, last.send_failed);
-        add(&self.turns, stats.turns.count, last.turns.count);
-        *last = stats.clone();
-        let sum = |of: fn(&ThreadStats) -> u32| all.iter().map(|stats| i64::from(of(stats))).sum::<i64>();
-        self.sizes.with_label_values(&["room"]).set(sum(|s| s.shard.rooms));
-        self.sizes.with_label_values(&["participant"]).set(sum(|s| s.shard.participants));
-        self.sizes.with_label_values(&["transport"]).set(sum(|s| s.shard.transports));
-        self.sizes.with_label_values(&["track"]).set(sum(|s| s.shard.tracks));
-        self.sizes.with_label_values(&["downtrack"]).set(sum(|s| s.shard.downtracks));
+        self.media.fold(all, thread, stats);
     }
 
     /// A shard began anew: its counters start at zero, its thread's go on.
     pub(super) fn shard_died(&self, all: &mut [ThreadStats], thread: usize) {
-        self.shard_deaths.inc();
-        if let Some(last) = all.get_mut(thread) {
-            last.shard = ShardStats::default();
-        }
+        self.media.shard_died(all, thread);
+    }
+
+    /// Media threads that lost their rooms, and rooms that ended by a fault.
+    pub(super) fn faults(&self) -> (u64, u64) {
+        (self.media.deaths(), self.room_panics.get())
     }
 
     /// The page Prometheus reads.
-    pub(super) fn page(&self) -> Vec<u8> {
+    pub(super) fn page(&self, ready: bool) -> Vec<u8> {
+        self.ready.set(i64::from(ready));
+        let figure = self.load.figure();
+        self.gauges.node.set(figure.load);
+        for (part, share) in figure.parts {
+            self.gauges.parts.with_label_values(&[part]).set(share);
+        }
+        for (thread, busy) in figure.threads.iter().enumerate() {
+            self.gauges.threads.with_label_values(&[thread.to_string()]).set(*busy);
+        }
         let mut page = Vec::new();
         // Writing to memory cannot fail; a broken metric would show as a page that ends early.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut page);
         page
     }
 }
+
+/// A room among those of its size, until dropped.
+#[derive(Debug)]
+pub(super) struct SizeClass {
+    gauges: IntGaugeVec,
+    class: Option<&'static str>,
+}
+
+impl SizeClass {
+    /// In no class yet.
+    pub(super) const fn new(gauges: IntGaugeVec) -> Self {
+        Self { gauges, class: None }
+    }
+
+    /// It has so many participants.
+    pub(super) fn set(&mut self, participants: usize) {
+        let class = match participants {
+            0 => "0",
+            1 => "1",
+            2 => "2",
+            3..=5 => "3-5",
+            6..=10 => "6-10",
+            11..=25 => "11-25",
+            26..=100 => "26-100",
+            _ => "101+",
+        };
+        if self.class == Some(class) {
+            return;
+        }
+        self.leave();
+        self.gauges.with_label_values(&[class]).inc();
+        self.class = Some(class);
+    }
+
+    fn leave(&mut self) {
+        if let Some(class) = self.class.take() {
+            self.gauges.with_label_values(&[class]).dec();
+        }
+    }
+}
+
+impl Drop for SizeClass {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests;

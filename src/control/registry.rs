@@ -112,6 +112,8 @@ enum Question {
 #[derive(Clone, Debug)]
 pub(super) struct Registry(mpsc::Sender<Question>);
 
+/// What is said when there is no place for a further room: too many, or no head-room for what happens in it.
+pub(super) const FULL: Refusal = Refusal::Unavailable("server is full");
 /// What is said when the registry itself is gone: the process is ending.
 const STOPPING: Refusal = Refusal::Unavailable("server is stopping");
 
@@ -204,7 +206,14 @@ impl Table {
                     let result = match self.check(&room, may_create) {
                         Ok(Some(handle)) => Ok(handle),
                         Ok(None) => self.create(&room, settings).await,
-                        Err(refusal) => Err(refusal),
+                        Err(refusal) => {
+                            if refusal == FULL
+                                && let Some(limit) = self.exhausted()
+                            {
+                                self.context.metrics.full.with_label_values(&[limit]).inc();
+                            }
+                            Err(refusal)
+                        }
                     };
                     let _ = answer.send(result);
                 }
@@ -239,13 +248,18 @@ impl Table {
         if !may_create && !self.context.auto_create {
             return Err(Refusal::NoSuchRoom);
         }
+        if self.exhausted().is_some() { Err(FULL) } else { Ok(None) }
+    }
+
+    /// What a further room would exceed. Those that are there take joins as long as there are places.
+    fn exhausted(&self) -> Option<&'static str> {
         if self.context.places.is_full() {
-            return Err(Refusal::Unavailable("server is full"));
+            return Some("participants");
         }
         if self.rooms.len() >= self.context.max_rooms {
-            return Err(Refusal::Unavailable("too many rooms"));
+            return Some("rooms");
         }
-        Ok(None)
+        self.context.metrics.load.exhausted()
     }
 
     async fn create(&mut self, name: &str, settings: RoomSettings) -> Result<RoomHandle, Refusal> {
@@ -285,7 +299,7 @@ impl Table {
         });
         let handle = RoomHandle { number, inputs };
         self.rooms.insert(name.to_owned(), handle.clone());
-        self.context.metrics.rooms.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        self.context.metrics.set_rooms(self.rooms.len());
         Ok(handle)
     }
 
@@ -294,7 +308,7 @@ impl Table {
         if self.rooms.get(name).is_some_and(|handle| handle.number == number) {
             self.rooms.remove(name);
         }
-        self.context.metrics.rooms.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        self.context.metrics.set_rooms(self.rooms.len());
         let _ = self.routes.send(RouteChange::Remove { number }).await;
     }
 

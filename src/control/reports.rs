@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use signalling::media::MediaEvent;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::bridge;
 use super::metrics::Metrics;
 use crate::mailbox::{Mailbox, Report, ThreadStats};
+use crate::media::clock::unix_now;
 use crate::shard::command::Command;
 use crate::shard::event::Event;
 
@@ -61,7 +63,10 @@ impl Reports {
                 },
                 report = self.reports.recv() => match report {
                     Some((_, Report::Event(event))) => self.route(&mut rooms, event),
-                    Some((thread, Report::Stats(stats))) => self.metrics.fold(&mut last, thread, &stats),
+                    Some((thread, Report::Stats(stats))) => {
+                        self.metrics.fold(&mut last, thread, &stats);
+                        self.metrics.load.observe(thread, &stats, Instant::now(), unix_now().as_secs());
+                    }
                     Some((thread, Report::ShardDied)) => {
                         tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
                         self.metrics.shard_died(&mut last, thread);

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::bridge;
 use super::connection::{Link, Outgoing, SendError};
+use super::metrics::SizeClass;
 use super::places::Crowd;
 use super::redact::Redacted;
 use super::registry::{RoomContext, ThreadInfo, now};
@@ -56,6 +57,7 @@ pub(super) struct RoomTask {
     media: Option<mpsc::Receiver<MediaInput>>,
     links: BTreeMap<ConnectionId, (Link, LoadShare)>,
     crowd: Crowd,
+    size: SizeClass,
     questions: BTreeMap<AdminId, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
     next_question: u64,
     /// Commands the mailbox had no place for, in order.
@@ -87,9 +89,11 @@ impl RoomTask {
         media: mpsc::Receiver<MediaInput>,
     ) -> Self {
         let crowd = Crowd::new(context.places.clone());
+        let size = SizeClass::new(context.metrics.room_sizes.clone());
         Self {
             number,
             crowd,
+            size,
             room,
             context,
             thread,
@@ -197,6 +201,7 @@ impl RoomTask {
     fn dispatch(&mut self) {
         // Before anybody is answered: who is told to be in has a place.
         self.crowd.set(self.room.participants());
+        self.size.set(self.room.participants());
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             self.output(output);
@@ -297,9 +302,13 @@ impl RoomTask {
         let room = Redacted(self.room.name());
         match &notice {
             Notice::RoomStarted(_) => tracing::info!(%room, "room started"),
-            Notice::RoomFinished(_) => tracing::info!(%room, "room finished"),
+            Notice::RoomFinished(it) => {
+                let seconds = now(self.context.clock).unix_ms / 1_000 - it.creation_time;
+                metrics.room_seconds.observe(f64::from(i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)));
+                tracing::info!(%room, "room finished");
+            }
             Notice::ParticipantJoined(_, who) => {
-                metrics.participants_joined.inc();
+                metrics.connected(now(self.context.clock).unix_ms - who.joined_at_ms);
                 tracing::info!(%room, participant = %who.sid, "participant joined");
             }
             Notice::ParticipantLeft(_, who) => {

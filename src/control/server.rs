@@ -13,6 +13,7 @@ use super::auth::Auth;
 use super::connection::QueueLimits;
 use super::http::{self, App};
 use super::listener::{self, Rules};
+use super::load::Load;
 use super::matrix;
 use super::metrics::Metrics;
 use super::places::Places;
@@ -53,7 +54,9 @@ pub enum ServerError {
 pub struct Started {
     /// HTTP and WebSocket.
     pub http: Vec<SocketAddr>,
-    /// Metrics and debug pages.
+    /// Metrics.
+    pub metrics: Vec<SocketAddr>,
+    /// Status page and diagnosis.
     pub admin: Vec<SocketAddr>,
     /// Media over UDP: the ports of all media threads.
     pub udp: Vec<SocketAddr>,
@@ -82,13 +85,11 @@ impl Server {
         config.check()?;
         let advertised = addresses::advertised(config)?;
         let http = bind_all(&config.http_addresses(), config.port, "port")?;
-        let admin_listeners = match config.prometheus.port {
-            0 => Vec::new(),
-            port => {
-                let addresses: Vec<IpAddr> = config.prometheus.bind_addresses.iter().map(|bind| bind.0).collect();
-                bind_all(&addresses, port, "prometheus.port")?
-            }
+        let listen = |wanted: Option<(Vec<IpAddr>, u16)>, key: &str| {
+            wanted.map_or_else(|| Ok(Vec::new()), |(addresses, port)| bind_all(&addresses, port, key))
         };
+        let metrics_listeners = listen(config.metrics_addresses(), "prometheus.port")?;
+        let admin_listeners = listen(config.admin_addresses(), "admin.port")?;
         let clock = Clock::start();
         let identity = generate_identity().and_then(|identity| DtlsIdentity::new(&identity, clock.anchor()));
         let identity = Arc::new(identity.map_err(|e| ServerError::Start(e.to_string()))?);
@@ -96,12 +97,14 @@ impl Server {
         let (media, link) = MediaThreads::start(media_config(config, &advertised, identity), clock)
             .map_err(|error| media_error(&error))?;
 
-        let metrics = Metrics::new().map_err(|e| ServerError::Start(e.to_string()))?;
+        let load = Load::new(config.limit.clone(), link.threads.len(), tokio::time::Instant::now());
+        let metrics = Metrics::new(&node_id(&fingerprint), load).map_err(|e| ServerError::Start(e.to_string()))?;
         let metrics = Arc::new(metrics);
         let auth = Arc::new(Auth::new(config.keys.clone(), matrix::calls_secret(config)));
         let started = Started {
             http: local(&http),
-            admin: local(&admin_listeners),
+            metrics: local(&metrics_listeners),
+            admin: local(if config.metrics_serve_admin() { &metrics_listeners } else { &admin_listeners }),
             udp: link.threads.iter().flat_map(|thread| thread.udp.clone()).collect(),
             tcp: link.tcp.clone(),
             advertised,
@@ -124,9 +127,9 @@ impl Server {
         let mailboxes = link.threads.iter().map(|thread| thread.mailbox.clone()).collect();
         let registry = start_rooms(context, link, &started.advertised);
         let matrix = match matrix_queue {
-            Some((_, prepared)) => {
-                Some(prepared.start(config, auth.clone(), registry.clone()).map_err(ServerError::Start)?)
-            }
+            Some((_, prepared)) => Some(
+                prepared.start(config, auth.clone(), registry.clone(), metrics.clone()).map_err(ServerError::Start)?,
+            ),
             None => None,
         };
         let app = App { matrix, ..app(config, auth, registry, metrics.clone(), mailboxes) };
@@ -153,8 +156,12 @@ impl Server {
             visitors: Visitors::new(VisitorLimits::default()),
             ..rules
         };
-        for listener in admin_listeners {
-            tokio::spawn(listener::serve(listener, admin::router(app.clone()), rules.clone()));
+        let beside = if config.metrics_serve_admin() { admin::router } else { admin::metrics_router };
+        let operators = metrics_listeners.into_iter().map(|listener| (listener, beside(app.clone())));
+        for (listener, router) in
+            operators.chain(admin_listeners.into_iter().map(|it| (it, admin::router(app.clone()))))
+        {
+            tokio::spawn(listener::serve(listener, router, rules.clone()));
         }
         Ok(Self { app, started, stopping, webhooks, media: Some(media) })
     }

@@ -24,13 +24,14 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::auth::{self, Auth};
 use super::connection::{QueueLimits, pair};
+use super::load::Load;
 use super::metrics::Metrics;
 use super::places::Places;
 use super::registry::{RoomContext, ThreadInfo, now};
 use super::room_task::{self, RoomInput, RoomTask};
 use super::server::Server;
 use crate::base::{ParticipantId, RoomId};
-use crate::config::{Config, PortRange};
+use crate::config::{Config, LimitConfig, PortRange};
 use crate::mailbox::{COMMANDS, Inbox, Mailbox, Order};
 use crate::media::clock::Clock;
 use crate::shard::command::Command;
@@ -205,7 +206,9 @@ impl Stalled {
             config: Arc::new(config.signal_room("ND_x")),
             clock: Clock::start(),
             auth: Arc::new(Auth::new(config.keys, None)),
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics: Arc::new(
+                Metrics::new("ND_test", Load::new(LimitConfig::default(), 1, tokio::time::Instant::now())).unwrap(),
+            ),
             fingerprint: [0; 32],
             max_rooms: 1,
             max_pending_joins: 10,

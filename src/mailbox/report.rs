@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::base::{DowntrackId, ParticipantId, RoomId, TrackId};
+use crate::base::{DowntrackId, ParticipantId, RoomId, Spread, TrackId};
+use crate::shard::census::Census;
 use crate::shard::command::DataChannel;
 use crate::shard::event::{Event, ShardStats};
 
@@ -31,6 +32,11 @@ pub struct ThreadStats {
     pub shard: ShardStats,
     /// How long turns took.
     pub turns: TurnStats,
+    /// Copies sent by how long the turn took that sent them: the longest they can have been inside weir, where nothing
+    /// holds them back on purpose. Time in the kernel's queue is not in it.
+    pub forwarding: Spread,
+    /// What the shard holds now.
+    pub census: Census,
     /// UDP datagrams received.
     pub datagrams_received: u64,
     /// System calls that received them.

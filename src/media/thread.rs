@@ -90,6 +90,7 @@ impl MediaThread {
             // The only time the core gets to see in this turn.
             let now = self.clock.now();
             self.pulse.store(now.as_millis() + 1, Ordering::Relaxed);
+            let forwarded = shard.stats().rtp_forwarded;
             self.sort(&events);
             self.obey(now, &mut shard);
             self.receive(now, &mut shard);
@@ -103,8 +104,10 @@ impl MediaThread {
                 self.keep_house(now, &shard);
             }
             all_reported = self.report();
-            // A second look at the clock, for the histogram alone.
-            self.stats.turns.add(self.clock.now().since(now));
+            // A second look at the clock, for the histograms alone.
+            let took = self.clock.now().since(now);
+            self.stats.turns.add(took);
+            self.stats.forwarding.add(took, shard.stats().rtp_forwarded.wrapping_sub(forwarded));
         }
     }
 
@@ -203,6 +206,7 @@ impl MediaThread {
         }
         let mut stats = Box::new(self.stats.clone());
         stats.shard = shard.stats().clone();
+        stats.census = shard.census(now);
         stats.tcp_connections = u32::try_from(self.tcp.len()).unwrap_or(u32::MAX);
         stats.mailbox_depth = u32::try_from(self.inbox.depth()).unwrap_or(u32::MAX);
         stats.data_lost = self.reporter.data_lost();

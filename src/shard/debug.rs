@@ -1,11 +1,14 @@
 //! A picture of a shard for people who look for a fault. Plain structs: control serialises and redacts.
 
+use std::collections::BTreeMap;
+
 use crate::base::{Bitrate, DowntrackId, Instant, ParticipantId, RoomId, TrackId, TransportId};
 use crate::room::allocator::Target;
 use crate::room::downtrack::Downtrack;
 use crate::room::track::Track;
 use crate::room::{ParticipantKey, Room};
 use crate::shard::Shard;
+use crate::shard::parts::{Line, RoomKey};
 use crate::transport::route::Route;
 
 /// Everything on a shard at one moment.
@@ -50,6 +53,8 @@ pub struct TransportState {
     pub route: Option<Route>,
     /// What may be sent to it.
     pub estimate: Bitrate,
+    /// What is sent to it.
+    pub sending: Bitrate,
 }
 
 /// One published track.
@@ -99,16 +104,36 @@ pub struct DowntrackState {
     pub fraction_lost: u8,
 }
 
+/// Transports by room and participant.
+type Lines<'a> = BTreeMap<(RoomKey, ParticipantKey), Vec<&'a Line>>;
+
 impl Shard {
     /// A picture of everything, for people.
     pub fn state(&self, now: Instant) -> ShardState {
-        ShardState { rooms: self.rooms.values().map(|(room, _)| self.room_state(now, room)).collect() }
+        // Looked through once, not once for each participant: people look at shards that are full.
+        let mut lines: Lines<'_> = BTreeMap::new();
+        for line in self.lines.values() {
+            lines.entry((line.room, line.participant)).or_default().push(line);
+        }
+        let rooms = self.rooms.iter().map(|(key, (room, _))| self.room_state(now, key, room, &lines));
+        ShardState { rooms: rooms.collect() }
     }
 
-    fn room_state(&self, now: Instant, room: &Room) -> RoomState {
+    fn room_state(&self, now: Instant, room_key: RoomKey, room: &Room, lines: &Lines<'_>) -> RoomState {
         let participants = room.participants.iter().map(|(key, participant)| ParticipantState {
             id: participant.id,
-            transports: self.transport_states(now, room, key),
+            transports: lines
+                .get(&(room_key, key))
+                .into_iter()
+                .flatten()
+                .map(|line| TransportState {
+                    id: line.id,
+                    connected: line.connected,
+                    route: line.transport.route(),
+                    estimate: participant.estimate.unwrap_or(Bitrate::MAX),
+                    sending: line.rate.measured(now),
+                })
+                .collect(),
             tracks: participant.tracks.iter().filter_map(|key| self.track_state(room.tracks.get(*key)?)).collect(),
             downtracks: participant
                 .downtracks
@@ -118,19 +143,6 @@ impl Shard {
             quality: participant.quality,
         });
         RoomState { id: room.id, participants: participants.collect() }
-    }
-
-    fn transport_states(&self, _now: Instant, room: &Room, participant: ParticipantKey) -> Vec<TransportState> {
-        let of = self.lines.values().filter(|line| {
-            line.participant == participant && self.rooms.get(line.room).is_some_and(|(r, _)| r.id == room.id)
-        });
-        of.map(|line| TransportState {
-            id: line.id,
-            connected: line.connected,
-            route: line.transport.route(),
-            estimate: room.participants.get(participant).and_then(|p| p.estimate).unwrap_or(Bitrate::MAX),
-        })
-        .collect()
     }
 
     fn track_state(&self, track: &Track) -> Option<TrackState> {

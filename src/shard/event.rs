@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::base::{Bitrate, DowntrackId, DropReason, ParticipantId, RoomId, TrackId, TransportId};
+use crate::base::{DowntrackId, DropReason, ParticipantId, RoomId, Spread, TrackId, TransportId};
 use crate::shard::command::DataChannel;
 
 /// One thing that happened. Edges are bounded by commands; levels (`Speakers`, `Quality`, `Stats`) may be replaced by a
@@ -119,8 +119,8 @@ pub struct ShardStats {
     pub keyframe_requests_sent: u64,
     /// Key frame requests received from subscribers.
     pub keyframe_requests_received: u64,
-    /// Sum over transports of what may be sent.
-    pub estimate: Bitrate,
+    /// Time from each subscription to its first packet sent; waiting for the publisher counts.
+    pub first_packet: Spread,
     /// Rooms now.
     pub rooms: u32,
     /// Participants now.

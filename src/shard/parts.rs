@@ -146,6 +146,8 @@ pub(super) struct Sender {
     pub(super) cname: String,
     pub(super) nack: bool,
     pub(super) reported: bool,
+    /// When it was asked for.
+    pub(super) born: Instant,
 }
 
 /// A published track as control named it.

@@ -98,7 +98,7 @@ type Answered = Result<Response, Failure>;
 
 async fn token(State(matrix): State<Matrix>, endpoint: Endpoint, body: Bytes) -> Answered {
     let request = request::token_request(endpoint, &body)?;
-    let user = matrix.prove(&request).await?;
+    let user = matrix.prove(&request).await.map_err(|error| matrix.count_unproven(error))?;
     Ok(answer(StatusCode::OK, &matrix.token(&request, &user).await?))
 }
 

@@ -32,6 +32,7 @@ use super::resolve::Federation;
 use super::rooms::{RoomKey, Rooms};
 use super::store::{Loaded, Store};
 use crate::config::{Feed, MatrixConfig};
+use crate::control::metrics::Metrics;
 use crate::media::clock::unix_now;
 
 /// What the service is told and asked.
@@ -137,6 +138,7 @@ pub(super) struct Service {
     orders: mpsc::Sender<Order>,
     /// For results of requests. Weak: the service ends when nobody else asks.
     results: mpsc::WeakSender<Input>,
+    metrics: Arc<Metrics>,
     reads: Arc<Semaphore>,
     prune_at: i64,
 }
@@ -150,6 +152,7 @@ pub(super) struct Parts {
     pub(super) loaded: Loaded,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) results: mpsc::WeakSender<Input>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Unix milliseconds.
@@ -173,6 +176,7 @@ impl Service {
             federation: parts.federation,
             orders: parts.orders,
             results: parts.results,
+            metrics: parts.metrics,
             reads: Arc::new(Semaphore::new(MAX_READS)),
             prune_at: now + PRUNE,
         };
@@ -256,6 +260,7 @@ impl Service {
     }
 
     fn tick(&mut self, now: i64) {
+        self.metrics.leaves.set(i64::try_from(self.leaves.count()).unwrap_or(i64::MAX));
         self.ping_due(now);
         self.read_due(now);
         self.expire_waiting(now);

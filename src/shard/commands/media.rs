@@ -136,6 +136,7 @@ impl Shard {
             cname: params.cname,
             nack: params.nack,
             reported: false,
+            born: now,
         });
         let new = NewDowntrack {
             id,

@@ -38,6 +38,11 @@ impl Leaves {
         }
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.leaves.len()
+    }
+
     /// When the next one wants something.
     pub(super) fn next_due(&self) -> Option<i64> {
         self.leaves.values().filter_map(|leave| leave.job.next_at()).min()

@@ -80,6 +80,7 @@ impl Service {
     pub(super) fn is_up(&mut self, now: i64, home: HomeId) {
         let Some(it) = self.homes.get_mut(home.0) else { return };
         if it.down_since.take().is_some() {
+            self.metrics.homeserver_up.with_label_values(&[&it.server.config.server_name]).set(1);
             tracing::info!(homeserver = %it.server.config.server_name, "the homeserver answers again");
             // What was missed is read; what is held back is asked for.
             it.ping_due = (it.server.config.feed == Feed::Full).then_some(now);
@@ -94,6 +95,7 @@ impl Service {
         if it.down_since.is_none() {
             let name = &it.server.config.server_name;
             tracing::warn!(homeserver = %name, "the homeserver does not answer as it should: calls go on, joins wait");
+            self.metrics.homeserver_up.with_label_values(&[name]).set(0);
             it.down_since = Some(now);
         }
         it.ping_due.get_or_insert(now + PING);
