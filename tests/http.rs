@@ -437,3 +437,43 @@ impl Client {
         self.0.send(Message::binary(request.encode_to_vec())).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_an_admin_port_monitoring_sees_no_rooms() {
+    let mut config = config();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    (config.prometheus_port, config.admin.port) = (free(), free());
+    let (server, address) = start(&config);
+    let _client = Client::connect(address, &format!("/rtc?access_token={}&protocol=17", token(room("r")))).await;
+    let (metrics, admin) = (server.started().metrics[0], server.started().admin[0]);
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!((get(metrics, path).await.status, get(admin, path).await.status), (200, 200), "{path}");
+    }
+    for path in ["/", "/status.json", "/debug/rooms", "/debug/why"] {
+        assert_eq!((get(metrics, path).await.status, get(admin, path).await.status), (404, 200), "{path}");
+    }
+    let page = get(admin, "/").await.body;
+    assert!(page.contains("<h1>weir</h1>") && page.contains(">Room 1</a>"), "{page}");
+    assert!(get(admin, "/rooms/1").await.body.contains("Participant PA_"));
+    assert_eq!(get(admin, "/rooms/2").await.status, 404);
+    server.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_says_so_and_stays_ready_for_those_who_come_back() {
+    let mut config = config();
+    config.limit.max_rooms = 1;
+    config.prometheus.port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (server, address) = start(&config);
+    let own = server.started().admin[0];
+    assert_eq!(get(own, "/readyz").await.body, "ready\n");
+    let path = |name: &str| format!("/rtc?access_token={}&protocol=17", token(room(name)));
+    let _client = Client::connect(address, &path("first")).await;
+    assert_eq!(upgrade(address, &path("second")).await.status, 503);
+    assert_eq!(upgrade(address, &path("first")).await.status, 101, "a room that is there takes joins");
+    let ready = get(own, "/readyz").await;
+    assert!(ready.status == 200 && ready.body.contains("note: full"), "{}", ready.body);
+    let page = get(own, "/metrics").await.body;
+    assert!(page.contains("weir_control_full_total{limit=\"rooms\"} 1\n"), "{page}");
+    assert!(page.contains("weir_ready 1\n"), "{page}");
+}

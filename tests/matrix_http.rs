@@ -200,6 +200,33 @@ async fn refuses_outsiders_and_who_is_not_who_they_say() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_refuses_at_the_door_in_words_clients_have_and_takes_who_is_in() {
+    let node = Node::with(|config| config.limit.max_rooms = 1).await;
+    let token = node.token(ALICE).await;
+    let _alice = node.join(&token).await;
+    let other = "!other:hs.test";
+    node.home.member(other, BOB, "join");
+    node.home.set(other, "m.room.power_levels", "", BOB, &levels(&json!({})));
+    let mut request = sfu_get(BOB);
+    request["room"] = json!(other);
+    // A refused token would show as a fault of the account; a room that cannot be made has a page of its own.
+    let (status, body) = node.post("/sfu/get", &request).await;
+    assert_eq!(status, 200, "{body}");
+    let full = body["jwt"].as_str().unwrap();
+    let url = format!("http://{}/rtc/validate?access_token={full}", node.weir);
+    let answer = node.http.get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 404);
+    assert_eq!(answer.text().await.unwrap(), "requested room does not exist");
+    let url = format!("ws://{}/rtc?access_token={full}&protocol=16", node.weir);
+    match tokio_tungstenite::connect_async(url).await {
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => assert_eq!(response.status(), 404),
+        other => panic!("{other:?}"),
+    }
+    let bob = node.token(BOB).await;
+    node.join(&bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_probes_preflights_and_nonsense_as_clients_expect() {
     let node = Node::start().await;
     let base = format!("http://{}", node.weir);

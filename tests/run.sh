@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix bench)
+GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix watch bench)
 GROUPS_ON_DEMAND=(sdks)
 OUT=$PWD/tests/.out
 CACHE=$PWD/tests/.cache
@@ -23,17 +23,19 @@ Without a group, runs them all, in this order:
   docs     the documentation builds without a warning
   clients  real clients against a real weir: Chromium, Firefox and a Python program
   matrix   Element Call and LiveKit clients in calls of a real homeserver (Synapse)
+  watch    what operators look at: a real Prometheus, dashboards, alerts and the status page, during a call
   bench    each benchmark runs once, to show that it runs
 
 and, only when asked for:
 
   sdks     long lists: many versions of the client SDKs, every codec, simulated failures, the rest of the API
 
-`clients` and `matrix` prepare what they need by themselves. Part of them: tests/clients/run NAME, tests/matrix/run NAME,
+`clients`, `matrix` and `watch` prepare what they need by themselves. Part of them: tests/clients/run NAME, and so on,
 with a part of the name of a file in their folder scenarios. All traffic stays in a network namespace of its own.
 
 Logs are in tests/.out/GROUP.log. What real clients saw when a scenario failed (screenshots, their consoles, the
-server's log) is in tests/.out/clients; pictures of the calls of Element Call are in tests/.out/matrix. Nothing is installed outside this folder but Debian packages, and those only as
+server's log) is in tests/.out/clients; pictures of the calls of Element Call are in tests/.out/matrix,
+of the status page in tests/.out/watch. Nothing is installed outside this folder but Debian packages, and those only as
 root or with a sudo that asks no password; otherwise the command to run is printed.
 HELP
 }
@@ -91,7 +93,7 @@ group() {
       good=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) passed; .*/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) failed; .*/\1/p')
       ;;
-    clients | matrix | sdks)
+    clients | matrix | watch | sdks)
       good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
       again=$(grep -c '^[^a-z]*once more: ' "$OUT/$name.log" || true)
@@ -201,11 +203,22 @@ setup_synapse() {
     sha256sum "$wanted" >"$stamp"
 }
 
+# Debian's Prometheus without its service: unpacked, not installed.
+setup_prometheus() {
+  local home=$CACHE/prometheus
+  [[ -x $home/usr/bin/promtool ]] || command -v promtool prometheus >/dev/null && return
+  local -a as=()
+  [[ $EUID -eq 0 ]] || as=(sudo -n)
+  rm -rf "$home" && mkdir -p "$home" && cd "$home" || return
+  { apt-get download prometheus || { "${as[@]}" apt-get -q update && apt-get download prometheus; }; } &&
+    dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb
+}
+
 # Runs without `set -e` (its result is asked for), so every step is chained.
 run_setup() {
   local part
-  for part in rust packages npm python synapse; do
-    "setup_$part" || { echo "setup of $part failed"; return 1; }
+  for part in rust packages npm python synapse prometheus; do
+    ("setup_$part") || { echo "setup of $part failed"; return 1; }
     echo "$part: ready"
   done
 }
@@ -224,7 +237,9 @@ group_docs() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" st
 prepare() {
   if ! done_already "$CLIENTS/node_modules/.stamp" "$CLIENTS/package-lock.json" ||
     ! done_already "$CACHE/venv/.stamp" "$CLIENTS/requirements.txt" ||
-    ! done_already "$CACHE/venv-synapse/.stamp" "$PWD/tests/matrix/requirements.txt" || [[ -n $(missing_packages) ]]; then
+    ! done_already "$CACHE/venv-synapse/.stamp" "$PWD/tests/matrix/requirements.txt" ||
+    ! { [[ -x $CACHE/prometheus/usr/bin/promtool ]] || command -v promtool prometheus >/dev/null; } ||
+    [[ -n $(missing_packages) ]]; then
     step "$1" 1500 "${BASH_SOURCE[0]}" --inside-setup || return
   fi
   # As `unit` builds it: the same features, so the same build. It holds the weir binary too.
@@ -234,6 +249,7 @@ prepare() {
 
 group_clients() { prepare clients && step clients 1200 "$CLIENTS/run"; }
 group_sdks() { prepare sdks && step sdks 3000 "$CLIENTS/run" --sdks; }
+group_watch() { prepare watch && step watch 400 "$PWD/tests/watch/run"; }
 group_matrix() { prepare matrix && step matrix 600 "$PWD/tests/matrix/run"; }
 
 group_bench() {

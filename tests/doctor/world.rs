@@ -84,6 +84,7 @@ impl World {
         let address = listener.local_addr().unwrap();
         let name = format!("localhost:{}", address.port());
         let file = folder.join("weir.yaml");
+        let acceptor = tls(fault, &folder);
         let mut nodes = Vec::new();
         let mut weirs = Vec::new();
         for node in 0..if fault == Fault::TwoNodes { 2 } else { 1 } {
@@ -103,7 +104,7 @@ impl World {
         }
         std::fs::write(&file, written).unwrap();
         let site = Site { fault, address, weirs: Arc::new(weirs), turn: Arc::default() };
-        serve(listener, site, fault, &folder);
+        serve(listener, site, acceptor);
         Self { name, folder, _nodes: nodes }
     }
 
@@ -121,15 +122,10 @@ impl World {
     }
 
     async fn run(&self, arguments: &[&str]) -> String {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_weir"))
-            .arg("doctor")
-            .args(arguments)
-            .args(["--ca-file", self.folder.join("ca.pem").to_str().unwrap()])
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.arg("doctor").args(arguments).arg("--ca-file").arg(self.folder.join("ca.pem"));
+        command.env_clear().stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -159,8 +155,7 @@ fn configure(fault: Fault, name: &str, site: SocketAddr, _node: usize) -> String
 }
 
 /// One port for all: what stands before `weir.` does not matter on loopback, so paths tell homeserver and weir apart.
-fn serve(listener: TcpListener, site: Site, fault: Fault, folder: &std::path::Path) {
-    let acceptor = tls(fault, folder);
+fn serve(listener: TcpListener, site: Site, acceptor: tokio_rustls::TlsAcceptor) {
     let router = Router::new().fallback(answer).with_state(site.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -214,7 +209,9 @@ async fn answer(State(site): State<Site>, request: Request) -> Response {
     let mut response = if path.starts_with("/.well-known/") {
         well_known(&site, &path)
     } else if path.starts_with("/_matrix/") {
-        homeserver(&site, &path, &request).await
+        let shows_token =
+            request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == &format!("Bearer {AS_TOKEN}"));
+        homeserver(&site, &path, shows_token).await
     } else {
         proxy(&site, &path, request).await
     };
@@ -257,9 +254,7 @@ fn refuse(status: u16, errcode: &str) -> Response {
     (StatusCode::from_u16(status).unwrap(), axum::Json(json!({ "errcode": errcode, "error": "no" }))).into_response()
 }
 
-async fn homeserver(site: &Site, path: &str, request: &Request) -> Response {
-    let shows_token =
-        request.headers().get(header::AUTHORIZATION).is_some_and(|value| value == &format!("Bearer {AS_TOKEN}"));
+async fn homeserver(site: &Site, path: &str, shows_token: bool) -> Response {
     let knows = shows_token && site.fault != Fault::NoRegistration;
     match path {
         "/_matrix/client/versions" => {

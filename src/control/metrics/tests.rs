@@ -1,3 +1,4 @@
+//! What a page of metrics says after reports of media threads, and that it names nobody.
 #![allow(clippy::unwrap_used, reason = "tests may fail by panicking")]
 
 use tokio::time::Instant;

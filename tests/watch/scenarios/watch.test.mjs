@@ -60,7 +60,7 @@ scenario('a call shows on every panel, and the status page tells of it as it is'
 
   // One room that ends soon, and one with a camera and three microphones.
   const gone = await stage.join('python', 'gone', { room: `${stage.room}-short` });
-  await gone.leave?.();
+  await gone.disconnect();
   const anna = await stage.join('chromium', 'anna');
   const others = [await stage.join('python', 'ben'), await stage.join('python', 'carl')];
   await anna.publishCamera();
