@@ -10,7 +10,7 @@ use world::{Fault, World};
 /// The hops called wrong.
 async fn wrong(fault: Fault) -> Vec<String> {
     let world = World::start(fault).await;
-    let report = world.examine(&[]).await;
+    let report = world.examine().await;
     let hops = report["hops"].as_array().unwrap().iter();
     let wrong = hops.filter(|line| line["state"] == "wrong");
     for line in wrong.clone() {
@@ -117,7 +117,7 @@ async fn faults_of_proxies_and_networks_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_configuration_it_looks_from_outside_and_speaks_to_people() {
     let world = World::start(Fault::None).await;
-    let text = world.from_outside().await;
+    let text = world.outside().await;
     for line in ["ok       well-known", "ok       service", "ok       websocket", "skipped  join", "0 wrong"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }

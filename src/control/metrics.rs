@@ -8,6 +8,7 @@ mod media;
 mod process;
 
 use livekit_protocol as proto;
+use prometheus::core::Collector as _;
 use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
 use self::build::Builder;
@@ -199,6 +200,14 @@ impl Metrics {
     /// Media threads that lost their rooms, and rooms that ended by a fault.
     pub(super) fn faults(&self) -> (u64, u64) {
         (self.media.deaths(), self.room_panics.get())
+    }
+
+    /// Homeservers that did not answer when they were last asked.
+    pub(super) fn homeservers_down(&self) -> Vec<String> {
+        let families = self.homeserver_up.collect();
+        let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        let down = metrics.filter(|metric| metric.get_gauge().get_value() < 0.5);
+        down.flat_map(|metric| metric.get_label().iter().map(|label| label.value().to_owned())).collect()
     }
 
     /// The page Prometheus reads.

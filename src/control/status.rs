@@ -111,6 +111,9 @@ impl Overview {
         if figure.load >= 0.8 {
             warnings.push(format!("load is {:.0} %: little head-room is left", figure.load * 100.0));
         }
+        for name in app.metrics.homeservers_down() {
+            warnings.push(format!("homeserver {name} does not answer: calls go on, joins wait"));
+        }
         let (deaths, panics) = app.metrics.faults();
         if deaths + panics > 0 {
             warnings.push(format!(

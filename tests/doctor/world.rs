@@ -25,7 +25,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     NoWellKnown,
     WellKnownNotJson,
@@ -59,7 +59,7 @@ pub enum Fault {
 }
 
 /// Everything, running until dropped.
-pub struct World {
+pub(crate) struct World {
     name: String,
     folder: PathBuf,
     _nodes: Vec<Server>,
@@ -75,7 +75,7 @@ struct Site {
 }
 
 impl World {
-    pub async fn start(fault: Fault) -> Self {
+    pub(crate) async fn start(fault: Fault) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("weir-doctor-{}-{number}", std::process::id()));
@@ -109,15 +109,13 @@ impl World {
     }
 
     /// As an operator on the server does.
-    pub async fn examine(&self, more: &[&str]) -> Value {
+    pub(crate) async fn examine(&self) -> Value {
         let config = self.folder.join("weir.yaml");
-        let mut arguments = vec!["--config", config.to_str().unwrap(), "--json"];
-        arguments.extend(more);
-        serde_json::from_str(&self.run(&arguments).await).unwrap()
+        serde_json::from_str(&self.run(&["--config", config.to_str().unwrap(), "--json"]).await).unwrap()
     }
 
     /// As anybody does.
-    pub async fn from_outside(&self) -> String {
+    pub(crate) async fn outside(&self) -> String {
         self.run(&[&self.name]).await
     }
 

@@ -59,7 +59,7 @@ pub(super) fn overview(it: &Overview, listed: usize) -> String {
             ]
         });
         let heads = ["Room", "Participants", "Tracks", "Copies", "Received", "Sent", "Worst quality", "Worst loss"];
-        main.push_str(&table(&format!("{} rooms, largest first", it.rooms.len()), &heads, rows));
+        main.push_str(&table(&format!("Rooms open: {}; largest first", it.rooms.len()), &heads, rows));
     }
     document("weir: status", &main, "/status.json")
 }
@@ -118,7 +118,7 @@ fn person(it: &ParticipantState, signalled: Option<&Value>) -> String {
     let published = it.tracks.iter().flat_map(|track| {
         track.encodings.iter().enumerate().map(|(layer, encoding)| {
             vec![
-                track.id.0.to_string(),
+                within(track.id.0),
                 layer.to_string(),
                 if track.muted {
                     "muted"
@@ -142,7 +142,7 @@ fn person(it: &ParticipantState, signalled: Option<&Value>) -> String {
         let layer = |layer: Option<u8>| layer.map_or_else(|| "none".to_owned(), |layer| layer.to_string());
         let received = it.downtracks.iter().map(|downtrack| {
             vec![
-                downtrack.track.0.to_string(),
+                within(downtrack.track.0),
                 layer(downtrack.demand),
                 layer(downtrack.target),
                 layer(downtrack.current),
@@ -241,6 +241,11 @@ fn quality(score: Option<u8>) -> String {
 
 fn lost(fraction: u8) -> String {
     format!("{} %", percent(fraction))
+}
+
+/// An id as counted within its room.
+fn within(id: u64) -> String {
+    (id & u64::from(u32::MAX)).to_string()
 }
 
 /// A rate, without its fractions.
