@@ -65,20 +65,29 @@ struct Source {
     /// Configuration file.
     #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
     config: Option<PathBuf>,
+    /// The configuration itself instead of a file.
+    #[arg(long, value_name = "YAML", env = "LIVEKIT_CONFIG", hide_env_values = true)]
+    config_body: Option<String>,
     /// API keys as `key: secret`, one per line; they come before those of the file.
     #[arg(long, env = "WEIR_KEYS", hide_env_values = true, value_name = "KEY: SECRET")]
     keys: Option<String>,
+    /// The same under the name LiveKit has for it.
+    #[arg(long, env = "LIVEKIT_KEYS", hide = true, value_name = "KEY: SECRET")]
+    livekit_keys: Option<String>,
 }
 
 impl Source {
     /// Read it, without checking it.
     fn read(&self) -> Result<Config, ConfigError> {
-        let mut config = match (&self.config, self.dev) {
-            (_, true) => Config::dev(),
-            (Some(file), false) => Config::load(file)?,
-            (None, false) => Config::new(),
+        let mut config = match (&self.config, &self.config_body) {
+            _ if self.dev => Config::dev(),
+            (Some(file), _) => Config::load(file)?,
+            (None, Some(text)) => Config::from_body(text)?,
+            (None, None) => Config::new(),
         };
-        if let Some(text) = &self.keys {
+        // Variables of LiveKit may be there for another program: they never mix with a key of `--dev`.
+        let livekit_keys = self.livekit_keys.as_ref().filter(|_| !self.dev);
+        if let Some(text) = self.keys.as_ref().or(livekit_keys) {
             let mut keys = Keys::parse(text)?;
             keys.extend(config.keys);
             config.keys = keys;
@@ -118,8 +127,20 @@ pub fn run() -> ExitCode {
 fn check(file: &std::path::Path) -> Result<(), String> {
     let config = Config::load(file).map_err(|e| e.to_string())?;
     config.check().map_err(|e| e.in_file(file).to_string())?;
-    print(&format!("{}: good\n", file.display()));
+    for note in &config.notes {
+        print(&format!("note: {note}\n"));
+    }
+    print(&format!("{}: good\n{}", file.display(), ports(&config)));
     Ok(())
+}
+
+/// What a firewall has to let through.
+fn ports(config: &Config) -> String {
+    let (first, threads) = (config.rtc.udp_port.first, config.rtc.threads());
+    let last = usize::from(first) + threads - 1;
+    let udp = if threads == 1 { first.to_string() } else { format!("{first}-{last}") };
+    let tcp = if config.rtc.tcp_port == 0 { String::new() } else { format!(", {}/tcp", config.rtc.tcp_port) };
+    format!("open for clients: {}/tcp{tcp}, {udp}/udp\n", config.port)
 }
 
 /// To stdout. A reader that has gone (`| head`) is no fault of ours.

@@ -4,17 +4,20 @@
 //! comments of these structs are the documentation: `weir config example` prints them. Every error is one line that
 //! says what to change and never shows a value that may be a secret.
 
+mod drain;
 mod error;
 pub mod example;
 mod http;
 mod keys;
 mod layers;
 mod limit;
+mod livekit;
 mod logging;
 mod matrix;
 mod media;
 mod room;
 mod rtc;
+mod tls;
 mod units;
 mod webhook;
 
@@ -24,6 +27,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use drain::{DrainCalls, DrainConfig};
 pub use error::ConfigError;
 pub use http::{AdminConfig, PrometheusConfig};
 pub use keys::{Keys, Secret};
@@ -33,6 +37,7 @@ pub use matrix::{Feed, HomeserverConfig, MatrixConfig, PolicyRoomConfig, RemoteU
 pub use media::{AudioConfig, VideoConfig};
 pub use room::{CodecConfig, RoomConfig};
 pub use rtc::{Filter, IceServerConfig, RtcConfig};
+pub use tls::TlsConfig;
 pub use units::{Bind, Cidr, PortRange, Seconds, Span};
 pub use webhook::WebhookConfig;
 
@@ -50,11 +55,22 @@ pub struct Config {
     /// Set by `--dev`: loopback, a well-known key, short secrets allowed.
     #[serde(skip)]
     pub development: bool,
-    /// TCP port of HTTP and WebSocket, 1 to 65535; 0 takes any free one. TLS is the reverse proxy's work.
+    /// What is odd about the file though it is good, a line each: keys of LiveKit that have no effect here.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+    /// TCP port of HTTP and WebSocket, 1 to 65535; 0 takes any free one. TLS is a reverse proxy's work, or see `tls`.
     #[serde(default = "http::default_port")]
     pub port: u16,
     /// Addresses HTTP listens on. Empty: all. Example: [127.0.0.1, "::1"]
     pub bind_addresses: Vec<Bind>,
+    /// TLS on `port`, for those who want no reverse proxy.
+    pub tls: TlsConfig,
+    /// Reverse proxies in front, as blocks: `X-Forwarded-For` of requests that come from them says who the client is,
+    /// and the limits per address count clients, not the proxy. Example: [127.0.0.1, "::1", 10.0.0.0/8]
+    pub trusted_proxies: Vec<Cidr>,
+    /// Whether connections from `trusted_proxies` begin with a PROXY protocol header, version 1 or 2. One without is
+    /// closed.
+    pub proxy_protocol: bool,
     /// API keys and their secrets, as `key: secret`; at least one, here or in `key_file`. Secrets have at least 32
     /// bytes; `weir keys` makes a pair. The first key signs the tokens weir itself gives out.
     pub keys: Keys,
@@ -66,26 +82,36 @@ pub struct Config {
     #[serde(default = "room::yes")]
     pub enable_data_tracks: bool,
     /// Media: ports, addresses, threads.
+    #[serde(deserialize_with = "livekit::sift")]
     pub rtc: RtcConfig,
     /// Rooms: lifetimes and what may be in them.
+    #[serde(deserialize_with = "livekit::sift")]
     pub room: RoomConfig,
     /// Active speakers.
+    #[serde(deserialize_with = "livekit::sift")]
     pub audio: AudioConfig,
     /// Video.
+    #[serde(deserialize_with = "livekit::sift")]
     pub video: VideoConfig,
     /// Calls of Matrix rooms.
     pub matrix: MatrixConfig,
     /// How much of everything there may be. What comes from the network never grows beyond these.
+    #[serde(deserialize_with = "livekit::sift")]
     pub limit: LimitConfig,
+    /// What becomes of calls when weir ends.
+    pub drain: DrainConfig,
     /// Log lines, on stderr.
+    #[serde(deserialize_with = "livekit::sift")]
     pub logging: LoggingConfig,
     /// Metrics, on a listener of their own.
+    #[serde(deserialize_with = "livekit::sift")]
     pub prometheus: PrometheusConfig,
     /// Older name of `prometheus.port`, which wins; 0: not given.
     pub prometheus_port: u16,
     /// Status page and diagnosis for operators, on a listener of their own.
     pub admin: AdminConfig,
     /// Who is told what happens in rooms.
+    #[serde(deserialize_with = "livekit::sift")]
     pub webhook: WebhookConfig,
 }
 
@@ -110,11 +136,24 @@ impl Config {
     /// # Errors
     /// When a file cannot be read, is no YAML, has an unknown key or a value out of range.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        let mut config = Self::parse(&text).map_err(|e| e.in_file(path))?;
+        let config = Self::parse(&read(path)?).map_err(|e| e.in_file(path))?;
         // A relative name counts from the file that names it, not from where weir happens to be started.
-        let beside = path.parent().unwrap_or_else(|| Path::new("."));
+        config.settle(path, path.parent().unwrap_or_else(|| Path::new(".")))
+    }
+
+    /// The same of a text that came without a file; relative names count from where weir is started.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_body(text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text)?.settle(Path::new("configuration"), Path::new("."))
+    }
+
+    /// Read the files that are named in what was read from `path`.
+    fn settle(self, path: &Path, beside: &Path) -> Result<Self, ConfigError> {
+        let mut config = self;
         config.matrix.settle(beside).map_err(|e| e.in_file(path))?;
+        config.tls.settle(beside);
         if !config.key_file.is_empty() {
             let file = beside.join(&config.key_file);
             config.keys.extend(Keys::parse(&read(&file)?).map_err(|e| e.in_file(&file))?);
@@ -130,7 +169,9 @@ impl Config {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::new());
         }
-        error::parse_yaml(text)
+        let WholeFile(mut config) = error::parse_yaml(text)?;
+        livekit::adopt(&mut config, text);
+        Ok(config)
     }
 
     /// Check what types cannot say: ranges, and what belongs together.
@@ -145,6 +186,13 @@ impl Config {
         self.limit.check()?;
         self.matrix.check()?;
         self.check_listeners()?;
+        self.tls.check()?;
+        self.drain.check()?;
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::new(
+                "`proxy_protocol` is on and `trusted_proxies` empty: name the proxies that speak it",
+            ));
+        }
         self.webhook.check(&self.keys)?;
         if self.rtc.tcp_port != 0 && self.rtc.tcp_port == self.port {
             return Err(ConfigError::new("`rtc.tcp_port` and `port` are the same: give them different TCP ports"));
@@ -160,6 +208,34 @@ impl Config {
         self.bind_addresses.iter().map(|bind| bind.0).collect()
     }
 }
+
+/// The configuration without what is LiveKit's alone.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct WholeFile(#[serde(deserialize_with = "livekit::sift")] Config);
+
+impl livekit::Section for Config {
+    const NAME: &'static str = "";
+}
+
+/// Sections that LiveKit has too.
+macro_rules! sections {
+    ($($name:literal => $section:ty),*) => { $(
+        impl livekit::Section for $section {
+            const NAME: &'static str = $name;
+        }
+    )* };
+}
+sections!(
+    "rtc" => RtcConfig,
+    "room" => RoomConfig,
+    "audio" => AudioConfig,
+    "video" => VideoConfig,
+    "limit" => LimitConfig,
+    "logging" => LoggingConfig,
+    "prometheus" => PrometheusConfig,
+    "webhook" => WebhookConfig
+);
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)

@@ -76,6 +76,42 @@ fn example_with_keys_is_a_good_file() {
 }
 
 #[test]
+fn a_livekit_file_is_good_and_what_has_no_effect_is_named() {
+    let text = format!(
+        "port: 7880\nkeys: {{key: {SECRET}}}\nredis: {{address: \"redis:6379\"}}\n\
+         rtc: {{udp_port: 7882, tcp_port: 7881, use_external_ip: true}}\n"
+    );
+    let path = file("livekit", &text);
+    let output = run(&["config", "check", path.to_str().unwrap()]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    for expected in ["note: `redis`", "note: `rtc.use_external_ip`", "rtc.node_ip", ": good", "7881/tcp, 7882"] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn variables_of_livekit_hold_the_configuration_and_the_keys() {
+    let body = format!("keys: {{first: {SECRET}}}\n");
+    let token = |variables: &[(&str, &str)]| {
+        let args = ["token", "--identity", "a", "--room", "r"];
+        let output = weir().envs(variables.iter().copied()).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(token(&[]).0, Some(2));
+    assert_eq!(token(&[("LIVEKIT_CONFIG", &body)]).0, Some(0));
+    let keys = format!("other: {SECRET}");
+    assert_eq!(token(&[("LIVEKIT_KEYS", &keys)]).0, Some(0));
+    // Weir's own come first.
+    let broken = [("LIVEKIT_KEYS", "nonsense"), ("LIVEKIT_CONFIG", "nonsense")];
+    let path = file("own-variables", &body);
+    let own = [("WEIR_KEYS", keys.as_str()), ("WEIR_CONFIG", path.to_str().unwrap())];
+    assert_eq!(token(&[broken, own].concat()).0, Some(0));
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
 fn key_files_are_read_beside_the_file_that_names_them() {
     let keys = file("keyfile", &format!("filekey: {SECRET}\n"));
     let name = keys.file_name().unwrap().to_str().unwrap().to_owned();

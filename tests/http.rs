@@ -326,6 +326,63 @@ async fn draining_sends_everybody_away_to_come_back_and_takes_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lets_calls_end_takes_joins_into_them_and_no_new_calls() {
+    use proto::signal_request::Message as Request;
+    let mut config = config();
+    config.drain.calls = weir::config::DrainCalls::Wait;
+    config.drain.deadline = "1h".parse().unwrap();
+    let (server, address) = start(&config);
+    let path = |who: &str, name: &str| {
+        let token = auth::mint(&Config::dev().keys, who, room(name), HOUR).unwrap();
+        format!("/rtc?access_token={token}&protocol=17")
+    };
+    let mut alice = Client::connect(address, &path("alice", "running")).await;
+    assert!(matches!(alice.next().await, Some(proto::signal_response::Message::Join(_))));
+    let draining = tokio::spawn(async move { server.drain().await });
+    let elsewhere = path("bob", "new").replace("/rtc", "/rtc/validate");
+    let refused = async {
+        while get(address, &elsewhere).await.status != 503 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.expect("new calls are refused");
+    let mut bob = Client::connect(address, &path("bob", "running")).await;
+    assert!(matches!(bob.next().await, Some(proto::signal_response::Message::Join(_))));
+    assert!(!draining.is_finished());
+    for client in [&mut alice, &mut bob] {
+        client.send(Request::Leave(proto::LeaveRequest::default())).await;
+    }
+    tokio::time::timeout(Duration::from_secs(40), draining).await.expect("the last call has ended").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_at_the_deadline_is_moved_and_the_operator_may_ask_for_the_end() {
+    let mut config = config();
+    config.drain.calls = weir::config::DrainCalls::Wait;
+    config.drain.deadline = "100ms".parse().unwrap();
+    config.prometheus.port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let (server, address) = start(&config);
+    let operators = SocketAddr::from(([127, 0, 0, 1], config.prometheus.port));
+    let path = format!("/rtc?access_token={}&protocol=17", token(room("r")));
+    let mut client = Client::connect(address, &path).await;
+    assert_eq!(get(operators, "/readyz").await.status, 200);
+    let drain = "POST /drain HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n";
+    assert_eq!(send(operators, &format!("{drain}Origin: https://page\r\n\r\n")).await.status, 403);
+    let request = format!("{drain}\r\n");
+    let (asked, ()) = tokio::join!(send(operators, &request), server.asked_to_end());
+    assert_eq!(asked.status, 202);
+    let leaving = client.until(|m| match m {
+        proto::signal_response::Message::Leave(leave) => Some(leave),
+        _ => None,
+    });
+    let ((), leave) = tokio::join!(server.drain(), leaving);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_starts_with_join_and_answers_pings_in_the_clients_format() {
     use proto::signal_request::Message as Request;
     use proto::signal_response::Message as Response;
@@ -476,4 +533,81 @@ async fn a_full_node_says_so_and_stays_ready_for_those_who_come_back() {
     let page = get(own, "/metrics").await.body;
     assert!(page.contains("weir_control_full_total{limit=\"rooms\"} 1\n"), "{page}");
     assert!(page.contains("weir_ready 1\n"), "{page}");
+    server.drain().await;
+}
+
+/// One request over TLS that trusts `root` alone; `None` when there is no handshake.
+async fn ask_tls(address: SocketAddr, root: &rcgen::Certificate, request: &str) -> Option<String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connector.connect("weir.example.org".try_into().unwrap(), stream).await.ok()?;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    Some(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_tls_serves_and_takes_up_a_renewed_certificate() {
+    let folder = std::env::temp_dir().join(format!("weir-http-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut config = config();
+    config.tls.cert_file = folder.join("cert.pem").to_string_lossy().into_owned();
+    config.tls.key_file = folder.join("key.pem").to_string_lossy().into_owned();
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(["weir.example.org".to_owned()]).unwrap();
+        std::fs::write(&config.tls.cert_file, made.cert.pem()).unwrap();
+        std::fs::write(&config.tls.key_file, made.signing_key.serialize_pem()).unwrap();
+        made.cert
+    };
+    let first = renew();
+    let (server, address) = start(&config);
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(ask_tls(address, &first, request).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(get(address, "/").await.status, 0, "no plain HTTP on a port with TLS");
+    let second = renew();
+    server.reload();
+    assert!(ask_tls(address, &first, request).await.is_none());
+    assert!(ask_tls(address, &second, request).await.unwrap().ends_with("OK"));
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_count_the_clients_behind_a_proxy_and_not_the_proxy() {
+    let mut config = config();
+    config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    config.limit.join_rate_per_address = 1;
+    let (_server, address) = start(&config);
+    // Ten at once, then one a second: an eleventh of one client is refused, whatever it says left of its own address.
+    let ask = |client: &'static str| async move {
+        let head = "GET /rtc?access_token=x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        send(address, &format!("{head}X-Forwarded-For: {client}\r\n\r\n")).await.status
+    };
+    let mut refused = 0;
+    for _ in 0..30 {
+        refused += usize::from(ask("6.6.6.6, 203.0.113.7").await == 429);
+    }
+    assert!(refused > 0, "the client is bounded");
+    assert_eq!(ask("203.0.113.8").await, 401, "another client is not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_headers_come_before_everything_and_are_required_of_proxies() {
+    let mut config = config();
+    config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    config.proxy_protocol = true;
+    let (_server, address) = start(&config);
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let line = "PROXY TCP4 203.0.113.7 127.0.0.1 56324 443\r\n";
+    assert_eq!(send(address, &format!("{line}{request}")).await.status, 200);
+    assert_eq!(send(address, request).await.status, 0, "cut");
 }

@@ -43,6 +43,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), String> {
     })?;
     logging::start(&config.logging);
     quiet_panics();
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
     let files = system::raise_open_files(config.limit.open_files);
     if files < u64::from(config.limit.max_participants) {
         tracing::warn!(files, "fewer open files than `limit.max_participants`: raise the limit of the service");
@@ -63,12 +66,16 @@ async fn serve(config: &Config) -> Result<(), String> {
     print(&banner(config, server.started()));
     // Fails where no service manager asked for it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    signals.stop().await;
-    tracing::info!("stopping: participants are told to reconnect; a second signal ends at once");
+    tokio::select! {
+        () = signals.stop(|| server.reload()) => {}
+        () = server.asked_to_end() => {}
+    }
+    let wait = config.drain.patience().as_secs();
+    tracing::info!(wait, "stopping: no new calls; those that run end or are moved; a second signal ends at once");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tokio::select! {
         () = server.drain() => {}
-        () = signals.stop() => tracing::info!("ending at once"),
+        () = signals.stop(|| ()) => tracing::info!("ending at once"),
     }
     // Stops the media threads, which blocks for the length of a loop turn.
     tokio::task::block_in_place(|| drop(server));
@@ -98,13 +105,13 @@ impl Signals {
         })
     }
 
-    /// Until SIGTERM or SIGINT. SIGHUP is kept for reloading and must not end the process.
-    async fn stop(&mut self) {
+    /// Until SIGTERM or SIGINT. SIGHUP means to reload.
+    async fn stop(&mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::info!("SIGHUP: nothing to reload yet"),
+                _ = self.hangup.recv() => reload(),
             }
         }
     }
@@ -120,7 +127,7 @@ fn banner(config: &Config, started: &Started) -> String {
     let list = |items: &[String]| items.join(", ");
     let shown =
         |addresses: &[std::net::SocketAddr]| list(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let url = started.http.first().map(|address| ws_url(*address)).unwrap_or_default();
+    let url = started.http.first().map(|address| ws_url(*address, config.tls.is_on())).unwrap_or_default();
     line("http", &shown(&started.http));
     line("url", &url);
     line("udp", &shown(&started.udp));
@@ -155,11 +162,11 @@ fn try_it(url: &str, token: &str) -> String {
 }
 
 /// Where clients connect to. A wildcard is no address to connect to: loopback is, on this machine.
-fn ws_url(address: std::net::SocketAddr) -> String {
+fn ws_url(address: std::net::SocketAddr, tls: bool) -> String {
     let host = match address.ip() {
         ip if ip.is_unspecified() || ip.is_loopback() && ip.is_ipv4() => "localhost".to_owned(),
         IpAddr::V6(ip) => format!("[{ip}]"),
         ip => ip.to_string(),
     };
-    format!("ws://{host}:{}", address.port())
+    format!("{}://{host}:{}", if tls { "wss" } else { "ws" }, address.port())
 }

@@ -38,29 +38,6 @@ pub(super) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigErr
             "invalid u32" => "expected a number from 0 to 4294967295".to_owned(),
             _ => message,
         };
-        let hint = hint(&message).map(|hint| format!(" ({hint})")).unwrap_or_default();
-        ConfigError::new(format!("{place}{message}{hint}"))
+        ConfigError::new(format!("{place}{message}"))
     })
-}
-
-/// Keys of LiveKit's file that weir does not have, with what to do about them.
-const OTHER_KEYS: &[(&str, &str)] = &[
-    ("redis", "weir needs no Redis: remove it"),
-    ("turn", "weir has no embedded TURN server yet: remove it, and name an external one under `rtc.turn_servers`"),
-    ("node_selector", "weir balances by itself: remove it"),
-    ("port_range_start", "weir needs one UDP port per media thread: set `rtc.udp_port`"),
-    ("port_range_end", "weir needs one UDP port per media thread: set `rtc.udp_port`"),
-    ("use_ice_lite", "weir is always ICE-lite: remove it"),
-    ("log_level", "it is `logging: {level: ...}`"),
-    ("development", "it is `weir serve --dev`"),
-    ("ingress", "weir has no ingress: remove it"),
-    ("psrpc", "weir needs no message bus: remove it"),
-    ("signal_relay", "weir needs no message bus: remove it"),
-];
-
-fn hint(message: &str) -> Option<&'static str> {
-    if !message.contains("unknown field") {
-        return None;
-    }
-    OTHER_KEYS.iter().find(|(key, _)| message.contains(&format!("`{key}`,"))).map(|(_, hint)| *hint)
 }

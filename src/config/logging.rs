@@ -21,6 +21,12 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// The level of this name, LiveKit's names included.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+        all.into_iter().find(|level| level.as_str() == name)
+    }
+
     /// As `tracing` names it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -42,10 +42,64 @@ fn unknown_keys_are_refused_with_their_place() {
     assert_eq!(message.lines().count(), 1);
 }
 
+/// A file as operators have it, with the keys that are LiveKit's alone.
+const LIVEKIT: &str = r#"
+port: 7880
+log_level: debug
+redis: {address: "redis:6379", password: hush}
+keys: {APIkey: 0123456789abcdef0123456789abcdef}
+rtc:
+  tcp_port: 7881
+  port_range_start: 50000
+  port_range_end: 60000
+  use_external_ip: true
+  congestion_control:
+    enabled: true
+    probe: [1, 2]
+room: {auto_create: false, playout_delay: {enabled: true, min: 100}}
+logging:
+webhook:
+  api_key: APIkey
+  urls: ["https://example.org/hook"]
+node_selector:
+  kind: regionaware
+  regions:
+    - name: eu
+      lat: 52.5
+"#;
+
 #[test]
-fn keys_of_livekit_that_do_not_apply_say_what_to_do() {
-    let message = error("redis:\n  address: localhost:6379\n");
-    assert!(message.contains("weir needs no Redis"), "{message}");
+fn starts_from_a_livekit_file_and_names_what_has_no_effect() {
+    let config = Config::parse(LIVEKIT).unwrap();
+    config.check().unwrap();
+    assert_eq!(config.rtc.udp_port, PortRange { first: 50_000, last: Some(60_000) });
+    assert!(!config.room.auto_create);
+    for key in
+        ["redis", "node_selector", "log_level", "rtc.use_external_ip", "rtc.congestion_control", "room.playout_delay"]
+    {
+        assert!(config.notes.iter().any(|note| note.contains(&format!("`{key}`"))), "{key}: {:?}", config.notes);
+    }
+    assert!(config.notes.iter().all(|note| note.lines().count() == 1 && !note.contains("hush")), "{:?}", config.notes);
+    let level = Config::parse("log_level: debug\n").unwrap().logging.level;
+    assert_eq!(level, LogLevel::Debug);
+    assert!(Config::parse("port: 7880\n").unwrap().notes.is_empty());
+}
+
+#[test]
+fn a_single_port_serves_any_number_of_threads_and_says_which_to_open() {
+    let text = "rtc: {udp_port: 7882, media_threads: 4, use_ice_lite: true}\n";
+    let config = Config::parse(text).unwrap();
+    config.rtc.check().unwrap();
+    assert_eq!(config.rtc.threads(), 4);
+    assert!(config.notes.iter().any(|note| note.contains("open UDP 7882 to 7885")), "{:?}", config.notes);
+}
+
+#[test]
+fn unknown_keys_beside_those_of_livekit_stay_errors() {
+    for text in ["redis: {}\nreddis: {}\n", "rtc:\n  use_ice_lite: true\n  redis: {}\n", "redis: {}\nport: many\n"] {
+        let message = error(text);
+        assert!(message.contains("line 2") || message.contains("line 3"), "{text}: {message}");
+    }
 }
 
 #[test]
@@ -92,6 +146,8 @@ fn ranges_are_checked() {
         ("admin: {port: 7880}", "admin.port"),
         ("prometheus: {port: 9}\nadmin: {port: 9}", "admin.port"),
         ("limit: {max_load: 101}", "limit.max_load"),
+        ("tls: {cert_file: cert.pem}", "key_file"),
+        ("proxy_protocol: true", "trusted_proxies"),
         ("webhook: {urls: [\"ftp://example.org\"]}", "webhook.urls"),
         ("webhook: {api_key: other}", "webhook.api_key"),
         ("room: {enabled_codecs: [{mime: vp8}]}", "mime type"),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
 use super::health::Health;
@@ -24,6 +24,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/debug/rooms", get(rooms))
         .route("/debug/why", get(why))
+        .route("/drain", post(drain))
         .with_state(app.clone())
         .merge(super::status::router(app.clone()))
         .merge(metrics_router(app))
@@ -45,6 +46,15 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
     Health::of(&app).await.answer().into_response()
+}
+
+/// The same as SIGTERM. Not for pages in a browser that happens to reach this listener: those say where they are from.
+async fn drain(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        return (StatusCode::FORBIDDEN, "not from a web page\n").into_response();
+    }
+    app.end.notify_one();
+    (StatusCode::ACCEPTED, "draining\n").into_response()
 }
 
 /// What was decided about a person lately: `?user=@somebody:example.org`.

@@ -17,13 +17,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use signalling::livekit::{JoinLimits, join_request};
 use signalling::room::api::{ConnectionId, Generation, Input, JoinRequest, Refusal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::auth::Auth;
 use super::connection::{self, QueueLimits};
-use super::listener::Held;
+use super::listener::{Crowded, Guest, Held};
 use super::matrix::{self, Matrix};
 use super::metrics::Metrics;
 use super::redact::Redacted;
@@ -50,7 +50,10 @@ pub(super) struct App {
     pub(super) conversations: Arc<AtomicUsize>,
     /// By thread number: to ask for pictures of the shards.
     pub(super) mailboxes: Vec<Mailbox>,
+    /// No new rooms are made: the node is about to end.
     pub(super) draining: AtomicBool,
+    /// Somebody asked the node to end, other than by a signal.
+    pub(super) end: Notify,
     pub(super) next_connection: AtomicU64,
     pub(super) api: ApiRules,
 }
@@ -187,8 +190,8 @@ async fn validate(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let result = match admit(&held, false) {
-        Ok(()) => check(&app, generation, query.as_deref(), &headers).await,
+    let result = match admit(held, &headers, false) {
+        Ok(_) => check(&app, generation, query.as_deref(), &headers).await,
         Err(refused) => Err(refused),
     };
     match result {
@@ -197,23 +200,24 @@ async fn validate(
     }
 }
 
-/// Whether the address may join once more; `take` counts the join.
-fn admit(held: &Held, take: bool) -> Result<(), Refused> {
-    if held.visit.is_crowded() {
-        return Err(Refused::new(429, "too many connections from this address"));
+/// Who asks, if its address may join once more; `take` counts the join.
+fn admit(held: Arc<Held>, headers: &HeaderMap, take: bool) -> Result<Guest, Refused> {
+    let crowded = || Refused::new(429, "too many connections from this address");
+    let guest = held.guest(headers).map_err(|Crowded| crowded())?;
+    if let Some(visit) = guest.visit() {
+        if visit.is_crowded() {
+            return Err(crowded());
+        }
+        if !visit.may_join(Instant::now(), take) {
+            return Err(Refused::new(429, "too many joins from this address"));
+        }
     }
-    if !held.visit.may_join(Instant::now(), take) {
-        return Err(Refused::new(429, "too many joins from this address"));
-    }
-    Ok(())
+    Ok(guest)
 }
 
 async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
     let (mut request, issued_at) = read_request(app, generation, query, headers)?;
     let door = door(app, &mut request, issued_at).await?;
-    if app.draining.load(Ordering::Relaxed) {
-        return Err(Refusal::Unavailable("server is stopping").into());
-    }
     match app.registry.check(&request.grants.room, door.may_create).await {
         // A resume is told to join anew by a message, not by a status.
         Err(Refusal::NoSuchRoom) if request.reconnect => Ok(()),
@@ -231,25 +235,26 @@ async fn join(
 ) -> Response {
     let Ok(ws) = ws else { return StatusCode::NOT_FOUND.into_response() };
     let ws = app.ws_rules.apply(ws);
-    let request = admit(&held, true).and_then(|()| read_request(&app, generation, query.as_deref(), &headers));
-    let mut log = JoinLog::new(request.as_ref().ok().map(|(request, _)| request));
+    let request = admit(held, &headers, true)
+        .and_then(|guest| Ok((guest, read_request(&app, generation, query.as_deref(), &headers)?)));
+    let mut log = JoinLog::new(request.as_ref().ok().map(|(_, (request, _))| request));
     let result = match request {
-        Ok((request, issued_at)) => enter(&app, request, issued_at).await,
+        Ok((guest, (request, issued_at))) => enter(&app, request, issued_at).await.map(|entered| (guest, entered)),
         Err(refused) => Err(refused),
     };
     match result {
-        Ok(Entered::Joined(mut conversation)) => {
+        Ok((guest, Entered::Joined(mut conversation))) => {
             app.metrics.join("joined");
             log.answered = true;
-            conversation.held = Some(held);
+            conversation.guest = Some(guest);
             ws.on_upgrade(move |socket| conversation.run(socket))
         }
-        Ok(Entered::MustRejoin { protocol }) => {
+        Ok((guest, Entered::MustRejoin { protocol })) => {
             app.metrics.join("must_rejoin");
             log.refused(101, "resume of a room that is gone: told to join anew");
             ws.on_upgrade(move |socket| async move {
                 ws::send_away(socket, protocol).await;
-                drop(held);
+                drop(guest);
             })
         }
         Err(refused) => {
@@ -332,9 +337,6 @@ enum Entered {
 
 /// Take the request to its room and wait for the room's first answer.
 async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Result<Entered, Refused> {
-    if app.draining.load(Ordering::Relaxed) {
-        return Err(Refusal::Unavailable("server is stopping").into());
-    }
     let _pending =
         app.pending.clone().try_acquire_owned().map_err(|_| Refusal::Unavailable("too many joins at once"))?;
     let door = door(app, &mut request, issued_at).await?;
@@ -415,7 +417,7 @@ async fn attempt(app: &Arc<App>, request: &JoinRequest, may_create: bool) -> Att
             rules: app.ws_rules,
             metrics: app.metrics.clone(),
             present: LoadShare::of(&app.conversations),
-            held: None,
+            guest: None,
         }))),
         Ok(Err(refusal)) => Attempt::Over(Err(refusal)),
         Err(_) => Attempt::RoomEnded,

@@ -9,17 +9,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use super::http::normalise;
 use super::metrics::Metrics;
+use super::proxies::Proxies;
 use super::visitors::{Visit, Visitors};
 
 /// How long the loop rests when the system has no descriptor or memory for a connection. Trying again at once would
@@ -35,6 +40,10 @@ pub(super) struct Rules {
     pub(super) connections: Arc<Semaphore>,
     /// What one address may.
     pub(super) visitors: Arc<Visitors>,
+    /// Who speaks for others.
+    pub(super) proxies: Arc<Proxies>,
+    /// `None`: plain HTTP.
+    pub(super) tls: Option<Arc<ServerConfig>>,
     /// Bytes of a request head.
     pub(super) max_head: usize,
     /// Time a client has for it.
@@ -49,8 +58,41 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct Held {
     _place: OwnedSemaphorePermit,
-    /// Its address.
-    pub(super) visit: Visit,
+    peer: IpAddr,
+    proxies: Arc<Proxies>,
+    visitors: Arc<Visitors>,
+    /// Its address; `None` for a proxy's, which is that of many clients.
+    visit: Option<Visit>,
+}
+
+/// Whoever asks over a connection: the far end itself, or somebody a proxy asks for.
+#[derive(Debug)]
+pub(super) struct Guest {
+    held: Arc<Held>,
+    /// The client behind the proxy.
+    forwarded: Option<Visit>,
+}
+
+/// An address that is so far beyond its bounds that it gets no guest.
+#[derive(Debug)]
+pub(super) struct Crowded;
+
+impl Held {
+    /// Who asks with these headers.
+    pub(super) fn guest(self: Arc<Self>, headers: &HeaderMap) -> Result<Guest, Crowded> {
+        let forwarded = match self.proxies.forwarded(self.peer, headers) {
+            Some(client) => Some(self.visitors.connect(client, Instant::now()).ok_or(Crowded)?),
+            None => None,
+        };
+        Ok(Guest { held: self, forwarded })
+    }
+}
+
+impl Guest {
+    /// What its address may; `None` where no address is known.
+    pub(super) fn visit(&self) -> Option<&Visit> {
+        self.forwarded.as_ref().or(self.held.visit.as_ref())
+    }
 }
 
 /// Listen on an address. IPv6's wildcard takes IPv4 too; where there is no IPv6, IPv4's wildcard serves.
@@ -85,21 +127,27 @@ pub(super) async fn serve(listener: TcpListener, router: Router, rules: Rules) {
             accepted = accept(&listener, &rules) => accepted,
             () = stopped(&mut stopping) => return,
         };
-        let Some((stream, held)) = accepted else { return };
-        tokio::spawn(connection(stream, held, router.clone(), rules.clone()));
+        let Some(arrived) = accepted else { return };
+        tokio::spawn(connection(arrived, router.clone(), rules.clone()));
     }
 }
 
-async fn accept(listener: &TcpListener, rules: &Rules) -> Option<(TcpStream, Arc<Held>)> {
+/// A connection nothing has been read from.
+struct Arrived {
+    stream: TcpStream,
+    peer: IpAddr,
+    place: OwnedSemaphorePermit,
+}
+
+async fn accept(listener: &TcpListener, rules: &Rules) -> Option<Arrived> {
     // A place first: without one, connections wait in the kernel instead of here.
     let place = rules.connections.clone().acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let Some(visit) = rules.visitors.connect(from.ip(), Instant::now()) else { continue };
                 // Signal messages are small and answered: waiting to fill a segment only delays them.
                 let _ = stream.set_nodelay(true);
-                return Some((stream, Arc::new(Held { _place: place, visit })));
+                return Some(Arrived { stream, peer: from.ip(), place });
             }
             Err(error) => {
                 rules.metrics.accept_errors.inc();
@@ -122,7 +170,34 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-async fn connection(stream: TcpStream, held: Arc<Held>, router: Router, mut rules: Rules) {
+/// Find out whose connection it is, agree on TLS where it is on, and serve it.
+async fn connection(arrived: Arrived, router: Router, rules: Rules) {
+    let Arrived { mut stream, peer, place } = arrived;
+    let origin = timeout(rules.head_timeout, rules.proxies.origin(&mut stream, peer)).await;
+    // Errors are the far end's: it is cut.
+    let Ok(Ok(peer)) = origin else { return };
+    let visit = if rules.proxies.trusts(peer) {
+        None
+    } else {
+        let Some(visit) = rules.visitors.connect(peer, Instant::now()) else { return };
+        Some(visit)
+    };
+    let (proxies, visitors) = (rules.proxies.clone(), rules.visitors.clone());
+    let held = Arc::new(Held { _place: place, peer, proxies, visitors, visit });
+    match rules.tls.clone() {
+        None => http(stream, held, router, rules).await,
+        Some(tls) => {
+            if let Ok(Ok(stream)) = timeout(rules.head_timeout, TlsAcceptor::from(tls).accept(stream)).await {
+                http(stream, held, router, rules).await;
+            }
+        }
+    }
+}
+
+async fn http<S>(stream: S, held: Arc<Held>, router: Router, mut rules: Rules)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
         normalise(&mut request);

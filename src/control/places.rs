@@ -17,6 +17,11 @@ impl Places {
         Arc::new(Self { limit, taken: AtomicUsize::new(0) })
     }
 
+    /// Whether nobody is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether no newcomer can be let in now.
     pub(super) fn is_full(&self) -> bool {
         self.taken.load(Ordering::Relaxed) >= self.limit

@@ -105,7 +105,7 @@ enum Question {
         room: String,
         number: u64,
     },
-    Drain,
+    Close,
 }
 
 /// Asks the registry. Cheap to clone.
@@ -129,7 +129,7 @@ impl Registry {
             registry: registry.0.downgrade(),
             rooms: BTreeMap::new(),
             next_number: 1,
-            draining: false,
+            closed: false,
         };
         tokio::spawn(table.run(questions));
         registry
@@ -165,10 +165,10 @@ impl Registry {
         self.ask(|answer| Question::All { answer }).await.unwrap_or_default()
     }
 
-    /// No new rooms; every room sends its participants away.
-    pub(super) async fn drain(&self) {
+    /// No new rooms from now on. Those that are there take joins until they are sent away.
+    pub(super) async fn close(&self) {
         // Fails when the registry is gone already.
-        let _ = self.0.send(Question::Drain).await;
+        let _ = self.0.send(Question::Close).await;
     }
 
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
@@ -179,6 +179,15 @@ impl Registry {
 }
 
 impl RoomHandle {
+    /// Everybody in it is told to reconnect; nobody is let in any more. Never waits.
+    pub(super) fn send_away(&self) {
+        let inputs = self.inputs.clone();
+        // A room whose queue is full is told when there is a place.
+        tokio::spawn(async move {
+            let _ = inputs.send(RoomInput::Plain(Input::Drain)).await;
+        });
+    }
+
     /// Ask the room something; `None` when it has ended meanwhile.
     pub(super) async fn admin(&self, request: AdminRequest) -> Option<Result<AdminAnswer, AdminError>> {
         let (sender, answer) = oneshot::channel();
@@ -195,7 +204,7 @@ struct Table {
     registry: mpsc::WeakSender<Question>,
     rooms: BTreeMap<String, RoomHandle>,
     next_number: u64,
-    draining: bool,
+    closed: bool,
 }
 
 impl Table {
@@ -227,7 +236,7 @@ impl Table {
                     let _ = answer.send(self.rooms.values().cloned().collect());
                 }
                 Question::Ended { room, number } => self.forget(&room, number).await,
-                Question::Drain => self.drain(),
+                Question::Close => self.closed = true,
             }
         }
     }
@@ -239,11 +248,11 @@ impl Table {
 
     /// The room, or `None` where one may be made.
     fn check(&self, room: &str, may_create: bool) -> Result<Option<RoomHandle>, Refusal> {
-        if self.draining {
-            return Err(STOPPING);
-        }
         if let Some(handle) = self.find(room) {
             return Ok(Some(handle.clone()));
+        }
+        if self.closed {
+            return Err(STOPPING);
         }
         if !may_create && !self.context.auto_create {
             return Err(Refusal::NoSuchRoom);
@@ -310,17 +319,6 @@ impl Table {
         }
         self.context.metrics.set_rooms(self.rooms.len());
         let _ = self.routes.send(RouteChange::Remove { number }).await;
-    }
-
-    fn drain(&mut self) {
-        self.draining = true;
-        for handle in self.rooms.values() {
-            let inputs = handle.inputs.clone();
-            // A room whose queue is full is told when there is a place; the table does not wait for it.
-            tokio::spawn(async move {
-                let _ = inputs.send(RoomInput::Plain(Input::Drain)).await;
-            });
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signalling::livekit::JoinLimits;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::auth::Auth;
 use super::connection::QueueLimits;
@@ -17,13 +17,15 @@ use super::load::Load;
 use super::matrix;
 use super::metrics::Metrics;
 use super::places::Places;
+use super::proxies::Proxies;
 use super::registry::{Registry, RoomContext, ThreadInfo};
 use super::reports::Reports;
+use super::tls::Certificate;
 use super::twirp::ApiRules;
 use super::visitors::{VisitorLimits, Visitors};
 use super::webhook::Webhooks;
 use super::ws::WsRules;
-use super::{addresses, admin};
+use super::{addresses, admin, drain};
 use crate::config::{Config, ConfigError, plain};
 use crate::mailbox::{Mailbox, MediaLink, ufrag_prefix};
 use crate::media::clock::Clock;
@@ -73,6 +75,10 @@ pub struct Server {
     started: Started,
     stopping: watch::Sender<bool>,
     webhooks: Option<Webhooks>,
+    certificate: Option<Arc<Certificate>>,
+    places: Arc<Places>,
+    /// How long calls may go on when the node ends.
+    patience: Duration,
     media: Option<MediaThreads>,
 }
 
@@ -84,6 +90,7 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, ServerError> {
         config.check()?;
         let advertised = addresses::advertised(config)?;
+        let certificate = config.tls.is_on().then(|| Certificate::load(&config.tls)).transpose()?;
         let http = bind_all(&config.http_addresses(), config.port, "port")?;
         let listen = |wanted: Option<(Vec<IpAddr>, u16)>, key: &str| {
             wanted.map_or_else(|| Ok(Vec::new()), |(addresses, port)| bind_all(&addresses, port, key))
@@ -111,6 +118,7 @@ impl Server {
         };
         let matrix_queue = config.matrix.is_on().then(matrix::prepare);
         let webhooks = webhooks(config, &auth, &metrics)?;
+        let places = Places::new(size(config.limit.max_participants));
         let context = RoomContext {
             config: Arc::new(config.signal_room(&node_id(&fingerprint))),
             clock,
@@ -122,7 +130,7 @@ impl Server {
             auto_create: config.room.auto_create,
             notices: matrix_queue.as_ref().map(|(notices, _)| notices.clone()),
             webhooks: webhooks.clone(),
-            places: Places::new(size(config.limit.max_participants)),
+            places: places.clone(),
         };
         let mailboxes = link.threads.iter().map(|thread| thread.mailbox.clone()).collect();
         let registry = start_rooms(context, link, &started.advertised);
@@ -142,6 +150,8 @@ impl Server {
                 joins: config.limit.join_rate_per_address,
                 tokens: config.limit.token_rate_per_address,
             }),
+            proxies: Arc::new(Proxies { trusted: config.trusted_proxies.clone(), header: config.proxy_protocol }),
+            tls: certificate.as_ref().map(Certificate::rules).transpose()?,
             max_head: size(config.limit.max_request_head),
             head_timeout: config.limit.request_head_timeout.into(),
             stopping: stopped,
@@ -154,6 +164,8 @@ impl Server {
         let rules = Rules {
             connections: Arc::new(Semaphore::new(OPERATORS)),
             visitors: Visitors::new(VisitorLimits::default()),
+            proxies: Arc::default(),
+            tls: None,
             ..rules
         };
         let beside = if config.metrics_serve_admin() { admin::router } else { admin::metrics_router };
@@ -163,7 +175,11 @@ impl Server {
         {
             tokio::spawn(listener::serve(listener, router, rules.clone()));
         }
-        Ok(Self { app, started, stopping, webhooks, media: Some(media) })
+        if let Some(certificate) = &certificate {
+            tokio::spawn(certificate.clone().watch());
+        }
+        let patience = config.drain.patience();
+        Ok(Self { app, started, stopping, webhooks, certificate, places, patience, media: Some(media) })
     }
 
     /// Where it listens.
@@ -171,10 +187,24 @@ impl Server {
         &self.started
     }
 
-    /// No new joins; everybody is told to reconnect. Gives back when all have gone, or after some seconds.
+    /// Read anew what may change while it runs: the TLS certificate.
+    pub fn reload(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.reload(),
+            None => tracing::info!("SIGHUP: without `tls` there is nothing to reload"),
+        }
+    }
+
+    /// Until somebody asks over the operator's listener that the node end.
+    pub async fn asked_to_end(&self) {
+        self.app.end.notified().await;
+    }
+
+    /// No new rooms; calls end or are moved as configured. Gives back when all have gone, or some seconds after the last
+    /// were told to.
     pub async fn drain(&self) {
-        self.app.draining.store(true, Ordering::Relaxed);
-        self.app.registry.drain().await;
+        drain::wait(&self.app, &self.places, self.patience).await;
+        drain::send_away(&self.app).await;
         let all_gone = async {
             while self.app.conversations.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -224,6 +254,7 @@ fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metric
         conversations: Arc::new(AtomicUsize::new(0)),
         mailboxes,
         draining: AtomicBool::new(false),
+        end: Notify::new(),
         next_connection: AtomicU64::new(1),
         api: ApiRules::new(size(limit.max_room_name_length), size(limit.max_metadata_size)),
     }

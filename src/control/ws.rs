@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Feed;
 use super::http::Closing;
-use super::listener::Held;
+use super::listener::Guest;
 use super::metrics::Metrics;
 use super::room_task::{LoadShare, RoomInput};
 
@@ -71,14 +71,14 @@ pub(super) struct Conversation {
     /// Counts it among the conversations of the node.
     pub(super) present: LoadShare,
     /// The place of its connection.
-    pub(super) held: Option<Arc<Held>>,
+    pub(super) guest: Option<Guest>,
 }
 
 impl Conversation {
     /// Until either side ends it. The room learns of the end when `self` is dropped.
     pub(super) async fn run(self: Box<Self>, socket: WebSocket) {
-        let Self { connection, inputs, mut feed, closing, rules, metrics, present, held } = *self;
-        let _ended = (closing, present, held);
+        let Self { connection, inputs, mut feed, closing, rules, metrics, present, guest } = *self;
+        let _ended = (closing, present, guest);
         metrics.connections.inc();
         let (mut sink, mut stream) = socket.split();
         let text = AtomicBool::new(false);

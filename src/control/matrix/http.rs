@@ -66,8 +66,15 @@ pub(in crate::control) fn router(matrix: Matrix) -> Router {
 /// An address asks for so many tokens, and no more.
 async fn at_a_rate(request: Request, next: Next) -> Response {
     let held = request.extensions().get::<Arc<Held>>();
+    // A crowded address is told so where it joins; here it has no tokens left either.
+    let guest = held.map(|held| held.clone().guest(request.headers()));
+    let may_ask = match &guest {
+        None => true,
+        Some(Err(_)) => false,
+        Some(Ok(guest)) => guest.visit().is_none_or(|visit| visit.may_ask(Instant::now())),
+    };
     // Preflights ask for nothing.
-    if request.method() == Method::POST && held.is_some_and(|held| !held.visit.may_ask(Instant::now())) {
+    if request.method() == Method::POST && !may_ask {
         let text = "Too many requests from this address.";
         return Failure(ApiError { status: 429, errcode: "M_LIMIT_EXCEEDED", text }).into_response();
     }
