@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix watch bench)
+GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix watch deploy bench)
 GROUPS_ON_DEMAND=(sdks)
 OUT=$PWD/tests/.out
 CACHE=$PWD/tests/.cache
@@ -24,14 +24,16 @@ Without a group, runs them all, in this order:
   clients  real clients against a real weir: Chromium, Firefox and a Python program
   matrix   Element Call and LiveKit clients in calls of a real homeserver (Synapse)
   watch    what operators look at: a real Prometheus, dashboards, alerts and the status page, during a call
+  deploy   what operators deploy: the Debian package through its life, Helm chart, compose and proxy files through their own
+           tools, and calls that move from one weir to another behind a reverse proxy
   bench    each benchmark runs once, to show that it runs
 
 and, only when asked for:
 
   sdks     long lists: many versions of the client SDKs, every codec, simulated failures, the rest of the API
 
-`clients`, `matrix` and `watch` prepare what they need by themselves. Part of them: tests/clients/run NAME, and so on,
-with a part of the name of a file in their folder scenarios. All traffic stays in a network namespace of its own.
+`clients`, `matrix`, `watch` and `deploy` prepare what they need by themselves. Part of them: tests/clients/run NAME, and
+so on, with a part of the name of a file in their folder scenarios. All traffic stays in a network namespace of its own.
 
 Logs are in tests/.out/GROUP.log. What real clients saw when a scenario failed (screenshots, their consoles, the
 server's log) is in tests/.out/clients; pictures of the calls of Element Call are in tests/.out/matrix,
@@ -93,7 +95,7 @@ group() {
       good=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) passed; .*/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) failed; .*/\1/p')
       ;;
-    clients | matrix | watch | sdks)
+    clients | matrix | watch | deploy | sdks)
       good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
       again=$(grep -c '^[^a-z]*once more: ' "$OUT/$name.log" || true)
@@ -132,6 +134,8 @@ missing_packages() {
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  command -v openssl >/dev/null || missing+=(openssl)
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
   ls /usr/share/fonts/truetype/*/*.ttf >/dev/null 2>&1 || missing+=(fonts-dejavu-core)
   echo "${missing[@]}"
 }
@@ -214,10 +218,30 @@ setup_prometheus() {
     dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb
 }
 
+# Reverse proxies, unpacked and not installed: as packages they would start services.
+setup_proxies() {
+  local folder=$CACHE/deploy/packages deb
+  [[ -x $CACHE/deploy/usr/sbin/nginx && -x $CACHE/deploy/usr/bin/caddy ]] && return
+  local -a get=(apt-get -q download nginx caddy) as=()
+  [[ $EUID -eq 0 ]] || as=(sudo -n)
+  mkdir -p "$folder"
+  (cd "$folder" && { "${get[@]}" || { "${as[@]}" apt-get -q update && "${get[@]}"; }; }) || return
+  for deb in "$folder"/*.deb; do dpkg-deb -x "$deb" "$CACHE/deploy" || return; done
+}
+
+setup_charts() {
+  local stamp=$CACHE/venv-deploy/.stamp wanted=$PWD/tests/deploy/requirements.txt
+  done_already "$stamp" "$wanted" && "$CACHE/venv-deploy/bin/python" -c 'import helm_python' && return
+  rm -rf "$CACHE/venv-deploy"
+  python3 -m venv "$CACHE/venv-deploy" &&
+    "$CACHE/venv-deploy/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" &&
+    sha256sum "$wanted" >"$stamp"
+}
+
 # Runs without `set -e` (its result is asked for), so every step is chained.
 run_setup() {
   local part
-  for part in rust packages npm python synapse prometheus; do
+  for part in rust packages npm python synapse prometheus proxies charts; do
     ("setup_$part") || { echo "setup of $part failed"; return 1; }
     echo "$part: ready"
   done
@@ -238,6 +262,7 @@ prepare() {
   if ! done_already "$CLIENTS/node_modules/.stamp" "$CLIENTS/package-lock.json" ||
     ! done_already "$CACHE/venv/.stamp" "$CLIENTS/requirements.txt" ||
     ! done_already "$CACHE/venv-synapse/.stamp" "$PWD/tests/matrix/requirements.txt" ||
+    ! done_already "$CACHE/venv-deploy/.stamp" "$PWD/tests/deploy/requirements.txt" ||
     ! { [[ -x $CACHE/prometheus/usr/bin/promtool ]] || command -v promtool prometheus >/dev/null; } ||
     [[ -n $(missing_packages) ]]; then
     step "$1" 1500 "${BASH_SOURCE[0]}" --inside-setup || return
@@ -251,6 +276,7 @@ group_clients() { prepare clients && step clients 1200 "$CLIENTS/run"; }
 group_sdks() { prepare sdks && step sdks 3000 "$CLIENTS/run" --sdks; }
 group_watch() { prepare watch && step watch 400 "$PWD/tests/watch/run"; }
 group_matrix() { prepare matrix && step matrix 600 "$PWD/tests/matrix/run"; }
+group_deploy() { prepare deploy && step deploy 600 "$PWD/tests/deploy/run"; }
 
 group_bench() {
   if ! compgen -G 'benches/*.rs' >/dev/null && ! compgen -G '*/benches/*.rs' >/dev/null; then
