@@ -38,6 +38,8 @@ class Stage {
     this.weir = server;
     this.people = [];
     this.closers = [];
+    /** Further servers whose logs are worth keeping. */
+    this.others = [];
     this.room = `room-${FILE}-${Math.random().toString(36).slice(2, 8)}`;
   }
 
@@ -77,7 +79,9 @@ class Stage {
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, 'error.txt'), `${error.stack}\n`);
-    if (this.weir) copyFileSync(this.weir.logFile, join(folder, 'weir.log'));
+    for (const [at, weir] of [this.weir, ...this.others].entries()) {
+      if (weir) copyFileSync(weir.logFile, join(folder, at === 0 ? 'weir.log' : `weir-${at + 1}.log`));
+    }
     for (const participant of this.people) {
       try {
         await participant.save(join(folder, `${participant.identity}.${participant.kind}`));
@@ -90,7 +94,7 @@ class Stage {
 
   async close() {
     await Promise.allSettled(this.people.map((participant) => participant.close()));
-    for (const closable of this.closers) closable.close();
+    await Promise.allSettled(this.closers.map((closable) => closable.close()));
   }
 }
 

@@ -29,8 +29,10 @@ export class Weir {
     this.config = join(this.home, 'weir.yaml');
   }
 
+  /** `like`: another weir, whose keys it takes. */
   static async start(settings = {}) {
     const weir = new Weir();
+    if (settings.like) Object.assign(weir, { key: settings.like.key, secret: settings.like.secret });
     weir.httpPort = await freeTcpPort();
     weir.tcpPort = await freeTcpPort();
     writeFileSync(weir.config, weir.yaml(settings));

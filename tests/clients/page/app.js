@@ -302,7 +302,7 @@ function asText(value) {
     return inner instanceof Error ? String(inner.stack ?? inner) : inner;
   };
   try {
-    return JSON.stringify(value, plain)?.slice(0, 3000);
+    return JSON.stringify(value, plain)?.slice(0, 12000);
   } catch (error) {
     return String(error);
   }
