@@ -49,6 +49,7 @@ step_group=
 passed=0
 failed=0
 summary=()
+broken=()
 
 end_step() {
   [[ -n $step_group ]] || return 0
@@ -109,10 +110,18 @@ group() {
   if [[ $status -eq 0 ]]; then
     summary+=("$(printf '  ok      %-8s %5d s  %d passed%s' "$name" "$took" "$good" "$note")")
   else
+    broken+=("$name")
     summary+=("$(printf '  FAILED  %-8s %5d s  %d passed, %d failed; see tests/.out/%s.log%s' "$name" "$took" "$good" "$bad" "$name" "$note")")
   fi
   printf -- '-- %s: %s after %d s\n' "$name" "$([[ $status -eq 0 ]] && echo ok || echo FAILED)" "$took"
   return "$status"
+}
+
+# What failed in a group, briefly, for those who see only the end of the output.
+causes() {
+  printf '\n-- what failed in %s:\n' "$1"
+  grep -aE -A6 '^(✖ |test .* FAILED$|thread .* panicked|error(\[|:)|# once more: |took longer)' "$OUT/$1.log" |
+    grep -avE '^(--)?$|failing tests:' | cut -c 1-300 | head -n 60 || true
 }
 
 sum() {
@@ -309,6 +318,7 @@ main() {
       break
     fi
   done
+  for name in "${broken[@]}"; do causes "$name"; done
   printf '\n== summary, %d s in all\n' "$SECONDS"
   printf '%s\n' "${summary[@]}"
   printf '\n%d passed, %d failed\n' "$passed" "$failed"

@@ -139,7 +139,7 @@ export class PageParticipant extends Participant {
     await writeFile(`${path}.console.log`, this.console.join('\n'));
     if (this.page.isClosed()) return;
     await within('screenshot', 8000, this.page.screenshot({ path: `${path}.png` }));
-    for (const what of ['look', 'events', 'inbox', 'sending', 'transports']) {
+    for (const what of ['look', 'events', 'inbox', 'sending', 'receiving', 'transports']) {
       await writeFile(`${path}.${what}.json`, JSON.stringify(await this.ask(what, undefined, 5000), null, 1));
     }
   }

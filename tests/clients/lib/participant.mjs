@@ -7,8 +7,8 @@ const METHODS = [
   'connect', 'disconnect', 'setKeys', 'publishCamera', 'publishScreen', 'publishMicrophone', 'unpublish', 'mute', 'unmute',
   'setSubscribed', 'look', 'events', 'inbox', 'sendData', 'rpc', 'sendBytes', 'sendText', 'setMetadata', 'selfTest',
   // browsers only
-  'version', 'resize', 'hide', 'sending', 'setName', 'setAttributes', 'transports', 'set', 'allowSubscribers', 'simulate',
-  'roundTrip', 'quality', 'speakers',
+  'version', 'resize', 'hide', 'sending', 'receiving', 'setName', 'setAttributes', 'transports', 'set', 'allowSubscribers',
+  'simulate', 'roundTrip', 'quality', 'speakers',
 ];
 
 const GLANCE_MS = 200;

@@ -240,6 +240,19 @@ const api = {
     return encodings;
   },
 
+  /** What comes in, as the browser counts it: one entry per received stream. */
+  async receiving() {
+    const streams = [];
+    for (const participant of remotes().values()) {
+      for (const publication of publicationsOf(participant).values()) {
+        const lines = [...((await publication.track?.receiver?.getStats())?.values() ?? [])];
+        const stream = lines.find(({ type }) => type === 'inbound-rtp');
+        streams.push({ from: participant.identity, source: publication.source, playing: publication.track?.mediaStreamTrack?.muted === false, ...stream });
+      }
+    }
+    return streams;
+  },
+
   events: () => events,
   inbox: () => inbox,
 
