@@ -39,6 +39,8 @@ export async function sees(viewer, sender, { source = 'camera', limitMs = 15_000
   let first;
   return until(`${viewer.identity} sees the ${source} of ${sender.identity}`, limitMs, async () => {
     const track = livePicture(await trackOf(viewer, sender, source), viewer, sender, source);
+    // A look can come between the first picture and the first count of frames.
+    if (track.framesDecoded === undefined) throw new NotYet('frames are not counted yet');
     first ??= track;
     if (!(track.framesDecoded > first.framesDecoded)) throw new NotYet(`frames stand at ${track.framesDecoded}`);
     return track;

@@ -80,7 +80,10 @@ class Stage {
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, 'error.txt'), `${error.stack}\n`);
     for (const [at, weir] of [this.weir, ...this.others].entries()) {
-      if (weir) copyFileSync(weir.logFile, join(folder, at === 0 ? 'weir.log' : `weir-${at + 1}.log`));
+      if (!weir) continue;
+      const name = at === 0 ? 'weir' : `weir-${at + 1}`;
+      copyFileSync(weir.logFile, join(folder, `${name}.log`));
+      await weir.debug().then((rooms) => writeFileSync(join(folder, `${name}.rooms.txt`), rooms), () => {});
     }
     for (const participant of this.people) {
       try {

@@ -35,6 +35,7 @@ export class Weir {
     if (settings.like) Object.assign(weir, { key: settings.like.key, secret: settings.like.secret });
     weir.httpPort = await freeTcpPort();
     weir.tcpPort = await freeTcpPort();
+    weir.adminPort = await freeTcpPort();
     writeFileSync(weir.config, weir.yaml(settings));
     await weir.launch();
     return weir;
@@ -42,6 +43,8 @@ export class Weir {
 
   /** `extra` is more configuration, or a function of this server that returns it. */
   yaml({ level = process.env.WEIR_TEST_LOG ?? 'debug', extra = '' }) {
+    const more = typeof extra === 'function' ? extra(this) : extra;
+    const admin = more.includes('admin:') ? '' : `admin:\n  port: ${this.adminPort}\n`;
     return `# written by tests/clients/lib/weir.mjs
 port: ${this.httpPort}
 bind_addresses: ["127.0.0.1"]
@@ -53,7 +56,7 @@ keys:
   ${this.key}: ${this.secret}
 logging:
   level: ${level}
-${typeof extra === 'function' ? extra(this) : extra}`;
+${admin}${more}`;
   }
 
   /** Starts the process, again after a stop: same ports, same keys, log appended. */
@@ -98,6 +101,12 @@ ${typeof extra === 'function' ? extra(this) : extra}`;
 
   log() {
     return readFileSync(this.logFile, 'utf8');
+  }
+
+  /** Every room as the server sees it, for evidence. */
+  async debug() {
+    const answer = await fetch(`http://127.0.0.1:${this.adminPort}/debug/rooms`, { signal: AbortSignal.timeout(3000) });
+    return answer.text();
   }
 
   logTail(lines = 20) {
