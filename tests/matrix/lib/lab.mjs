@@ -16,9 +16,8 @@ async function place(trusted, hasWeir) {
   if (hasWeir) {
     // As on a real server: the homeserver's room state decides, nobody makes rooms at will.
     const closed = trusted ? `  federation_ca_file: '${trusted.file}'\n  allow_private_addresses: ['127.0.0.0/8']\n` : '';
-    const adminPort = await freeTcpPort();
-    const extra = (own) => `room: {auto_create: false}\nprometheus: {port: ${adminPort}}\n${homeserver.configure(own).trimEnd()}\n${closed}`;
-    weir = Object.assign(await Weir.start({ extra }), { adminPort });
+    const extra = (own) => `room: {auto_create: false}\n${homeserver.configure(own).trimEnd()}\n${closed}`;
+    weir = await Weir.start({ extra });
   } else {
     homeserver.configure(null);
   }
