@@ -263,9 +263,9 @@ class Participant:
 
     async def do_look(self) -> dict:
         participants = {}
-        for who in self.room.remote_participants.values():
+        for who in list(self.room.remote_participants.values()):
             tracks = {}
-            for pub in who.track_publications.values():
+            for pub in list(who.track_publications.values()):
                 source = SOURCES.get(pub.source)
                 watched = self.watched.get(f"{who.identity}/{source}")
                 tracks[source] = {
