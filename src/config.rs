@@ -18,6 +18,7 @@ mod media;
 mod room;
 mod rtc;
 mod tls;
+mod turn;
 mod units;
 mod webhook;
 
@@ -38,6 +39,7 @@ pub use media::{AudioConfig, VideoConfig};
 pub use room::{CodecConfig, RoomConfig};
 pub use rtc::{Filter, IceServerConfig, RtcConfig};
 pub use tls::TlsConfig;
+pub use turn::TurnConfig;
 pub use units::{Bind, Cidr, PortRange, Seconds, Span};
 pub use webhook::WebhookConfig;
 
@@ -84,6 +86,9 @@ pub struct Config {
     /// Media: ports, addresses, threads.
     #[serde(deserialize_with = "livekit::sift")]
     pub rtc: RtcConfig,
+    /// TURN, for clients behind firewalls that let neither UDP nor the media ports through.
+    #[serde(deserialize_with = "livekit::sift")]
+    pub turn: TurnConfig,
     /// Rooms: lifetimes and what may be in them.
     #[serde(deserialize_with = "livekit::sift")]
     pub room: RoomConfig,
@@ -154,6 +159,7 @@ impl Config {
         let mut config = self;
         config.matrix.settle(beside).map_err(|e| e.in_file(path))?;
         config.tls.settle(beside);
+        config.turn.settle(beside);
         if !config.key_file.is_empty() {
             let file = beside.join(&config.key_file);
             config.keys.extend(Keys::parse(&read(&file)?).map_err(|e| e.in_file(&file))?);
@@ -181,6 +187,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         self.keys.check(self.development)?;
         self.rtc.check()?;
+        self.turn.check()?;
         self.room.check()?;
         self.audio.check()?;
         self.limit.check()?;
@@ -194,8 +201,32 @@ impl Config {
             ));
         }
         self.webhook.check(&self.keys)?;
+        self.check_ports()?;
         if self.rtc.tcp_port != 0 && self.rtc.tcp_port == self.port {
             return Err(ConfigError::new("`rtc.tcp_port` and `port` are the same: give them different TCP ports"));
+        }
+        Ok(())
+    }
+
+    /// TURN's ports beside the others. Its UDP port may stand among those of media only by mistake.
+    fn check_ports(&self) -> Result<(), ConfigError> {
+        if !self.turn.enabled {
+            return Ok(());
+        }
+        let tls = if self.turn.has_tls() { self.turn.tls_port } else { 0 };
+        for (key, port) in [("turn.tcp_port", self.turn.tcp_port), ("turn.tls_port", tls)] {
+            for (other, taken) in [("port", self.port), ("rtc.tcp_port", self.rtc.tcp_port)] {
+                if port != 0 && port == taken && self.turn.bind_addresses.is_empty() {
+                    return Err(ConfigError::new(format!(
+                        "`{key}` and `{other}` are the same: give them different TCP ports"
+                    )));
+                }
+            }
+        }
+        let first = usize::from(self.rtc.udp_port.first);
+        let media = first..first + self.rtc.threads();
+        if first != 0 && media.contains(&usize::from(self.turn.udp_port)) && self.turn.bind_addresses.is_empty() {
+            return Err(ConfigError::new("`turn.udp_port` is one of the ports of `rtc.udp_port`: choose another"));
         }
         Ok(())
     }
@@ -228,6 +259,7 @@ macro_rules! sections {
 }
 sections!(
     "rtc" => RtcConfig,
+    "turn" => TurnConfig,
     "room" => RoomConfig,
     "audio" => AudioConfig,
     "video" => VideoConfig,

@@ -25,6 +25,7 @@ pub mod room;
 pub mod rtp;
 pub mod shard;
 pub mod transport;
+pub mod turn;
 
 #[cfg(feature = "server")]
 pub mod mailbox;

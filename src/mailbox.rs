@@ -6,6 +6,7 @@
 //! not be lost and merge what may be replaced.
 
 mod inbox;
+mod relay;
 mod report;
 
 use std::net::{SocketAddr, TcpStream};
@@ -20,6 +21,7 @@ use crate::shard::command::Command;
 use crate::shard::debug::ShardState;
 
 pub use inbox::{Inbox, Order};
+pub use relay::{RelayBox, RelayInbox, RelayedBatch, RelayedRun};
 pub use report::{Report, Reporter, ThreadStats, TurnStats};
 
 /// Commands that wait for one media thread. More: the media thread is overloaded, a join is better refused.
@@ -30,6 +32,8 @@ pub const REMOVALS: usize = 65_536;
 pub const REPORTS: usize = 4096;
 /// Accepted ICE-TCP connections that wait for one media thread.
 const CONNECTIONS: usize = 256;
+/// Batches of relayed datagrams that wait for one media thread.
+const BATCHES: usize = 1_024;
 /// Debug pictures asked for at the same time.
 const INSPECTIONS: usize = 4;
 
@@ -40,8 +44,21 @@ pub struct MediaLink {
     pub threads: Vec<ThreadLink>,
     /// Addresses the ICE-TCP acceptor listens on; empty when it is off.
     pub tcp: Vec<SocketAddr>,
+    /// Where the TURN service listens, if there is one.
+    pub turn: Option<TurnLink>,
     /// What all threads report, with the number of the thread.
     pub reports: mpsc::Receiver<(usize, Report)>,
+}
+
+/// Where the TURN service listens.
+#[derive(Clone, Debug, Default)]
+pub struct TurnLink {
+    /// UDP.
+    pub udp: Vec<SocketAddr>,
+    /// TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// TLS, or what a proxy that ends TLS forwards to.
+    pub tls: Vec<SocketAddr>,
 }
 
 /// One media thread as control sees it.
@@ -79,6 +96,7 @@ pub(crate) struct Shared {
     commands: ArrayQueue<(u64, Command)>,
     removals: ArrayQueue<(u64, Removal)>,
     connections: ArrayQueue<HandedOver>,
+    relayed: ArrayQueue<RelayedBatch>,
     inspections: ArrayQueue<oneshot::Sender<ShardState>>,
     /// The thread is in poll, or about to be: whoever queues something must wake it.
     asleep: AtomicBool,
@@ -97,6 +115,7 @@ impl Mailbox {
             commands: ArrayQueue::new(COMMANDS),
             removals: ArrayQueue::new(REMOVALS),
             connections: ArrayQueue::new(CONNECTIONS),
+            relayed: ArrayQueue::new(BATCHES),
             inspections: ArrayQueue::new(INSPECTIONS),
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -148,6 +167,13 @@ impl Mailbox {
     /// Hand over an accepted connection. Full: it comes back, to be closed.
     pub fn hand_over(&self, connection: HandedOver) -> Result<(), HandedOver> {
         self.0.connections.push(connection)?;
+        self.0.wake();
+        Ok(())
+    }
+
+    /// Hand over datagrams of the TURN service. Full: they come back, to be forgotten.
+    pub fn relay(&self, batch: RelayedBatch) -> Result<(), RelayedBatch> {
+        self.0.relayed.push(batch)?;
         self.0.wake();
         Ok(())
     }

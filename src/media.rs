@@ -8,6 +8,7 @@ mod acceptor;
 pub mod clock;
 mod tcp;
 mod thread;
+mod turn;
 mod udp;
 mod watchdog;
 
@@ -23,8 +24,10 @@ pub(crate) use self::acceptor::household;
 use self::acceptor::{Acceptor, AcceptorHandle};
 use self::clock::Clock;
 use self::thread::{FIRST_UDP, MediaThread, Pulse, WAKE};
+pub use self::turn::TurnConfig;
+use self::turn::TurnThread;
 use self::udp::UdpPort;
-use crate::mailbox::{MAX_THREADS, Mailbox, MediaLink, REPORTS, Report, Reporter, ThreadLink, ThreadStats};
+use crate::mailbox::{MAX_THREADS, Mailbox, MediaLink, REPORTS, RelayBox, Report, Reporter, ThreadLink, ThreadStats};
 use crate::shard::ShardConfig;
 use crate::shard::outbox::Outbox;
 
@@ -40,6 +43,8 @@ pub struct MediaConfig {
     pub udp_port: u16,
     /// Where ICE-TCP listens; empty: off. Port 0: any.
     pub tcp: Vec<SocketAddr>,
+    /// The TURN service, if there is to be one.
+    pub turn: Option<TurnConfig>,
     /// For each shard. `ntp_at_zero` is set by the clock.
     pub shard: ShardConfig,
 }
@@ -49,6 +54,7 @@ pub struct MediaConfig {
 pub struct MediaThreads {
     mailboxes: Vec<Mailbox>,
     acceptor: Option<AcceptorHandle>,
+    relay: Option<RelayBox>,
     /// Dropping it ends the watchdog.
     watchdog: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
@@ -85,12 +91,23 @@ impl MediaThreads {
         let listeners = config.tcp.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
         let tcp = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
 
-        let mut running = Self { mailboxes: mailboxes.clone(), acceptor: None, watchdog: None, threads: Vec::new() };
+        let mut running =
+            Self { mailboxes: mailboxes.clone(), acceptor: None, relay: None, watchdog: None, threads: Vec::new() };
         if !listeners.is_empty() {
             let system = |source| StartError::System { what: "the ICE-TCP acceptor".to_owned(), source };
             let (acceptor, handle) = Acceptor::new(listeners, mailboxes.clone(), clock).map_err(system)?;
             running.acceptor = Some(handle);
             running.spawn("weir-ice-tcp".to_owned(), move || acceptor.run())?;
+        }
+        let mut turn = None;
+        if let Some(config) = &config.turn {
+            let (thread, relay, link) = TurnThread::new(config, &links, clock)?;
+            turn = Some(link);
+            for media in &mut parts {
+                media.relay = Some(relay.clone());
+            }
+            running.relay = Some(relay);
+            running.spawn("weir-turn".to_owned(), move || thread.run())?;
         }
         let watched = parts.iter().map(|thread| thread.pulse.clone()).zip(mailboxes).collect();
         for thread in parts {
@@ -99,7 +116,14 @@ impl MediaThreads {
         let (alive, ended) = std::sync::mpsc::channel();
         running.watchdog = Some(alive);
         running.spawn("weir-watchdog".to_owned(), move || watchdog::run(watched, clock, &ended))?;
-        Ok((running, MediaLink { threads: links, tcp, reports }))
+        Ok((running, MediaLink { threads: links, tcp, turn, reports }))
+    }
+
+    /// Read the TURN service's certificate again.
+    pub fn reload(&self) {
+        if let Some(relay) = &self.relay {
+            relay.reload();
+        }
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
@@ -115,6 +139,9 @@ impl Drop for MediaThreads {
         self.mailboxes.iter().for_each(Mailbox::stop);
         if let Some(acceptor) = &self.acceptor {
             acceptor.stop();
+        }
+        if let Some(relay) = &self.relay {
+            relay.stop();
         }
         self.watchdog = None;
         for thread in self.threads.drain(..) {
@@ -158,6 +185,7 @@ fn prepare(
         config: config.shard.clone(),
         pulse: Pulse::default(),
         tcp: tcp::TcpTable::default(),
+        relay: None,
         outbox: Outbox::new(),
         stats: ThreadStats::default(),
     };
@@ -186,6 +214,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The certificate of the TURN service.
+    #[error("{0}")]
+    Certificate(String),
     /// Anything else the system refuses.
     #[error("cannot start {what}: {source}")]
     System {

@@ -36,7 +36,7 @@ use crate::shard::event::{Event, ShardStats};
 use crate::shard::outbox::Outbox;
 use crate::shard::parts::{Line, Pending, Publication, RoomKey, Sender, Stream, StreamKey};
 use crate::shard::timers::{Owner, Scheduled, Timers};
-use crate::transport::route::{Route, TcpConnection};
+use crate::transport::route::Route;
 use crate::transport::{Edges, TransportKey, TransportTable};
 
 /// All rooms and transports of one media thread.
@@ -146,8 +146,7 @@ impl Shard {
     }
 
     /// An ICE-TCP connection has ended. (One the shard wants closed is in [`Outbox::close_tcp`].)
-    pub fn route_closed(&mut self, now: Instant, connection: TcpConnection, out: &mut Outbox) {
-        let route = Route::Tcp(connection);
+    pub fn route_closed(&mut self, now: Instant, route: Route, out: &mut Outbox) {
         if let Some(key) = self.table.remove_route(&route)
             && let Some(line) = self.lines.get_mut(key)
         {
@@ -165,7 +164,7 @@ impl Shard {
         let key = self.table.find_stun(packet)?;
         let line = self.lines.get_mut(key).ok_or(DropReason::UnknownRoute)?;
         let checked = line.transport.handle_stun(now, route, packet, out)?;
-        if let Some(evicted @ Route::Tcp(connection)) = checked.evicted
+        if let Some(evicted @ Route::Tcp { connection, .. }) = checked.evicted
             && evicted != route
         {
             out.close_tcp.push(connection);

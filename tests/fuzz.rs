@@ -11,6 +11,8 @@ use weir::base::Rng;
 
 #[path = "fuzz/transport.rs"]
 mod transport;
+#[path = "fuzz/turn.rs"]
+mod turn;
 #[path = "fuzz/wire.rs"]
 mod wire;
 
@@ -33,6 +35,9 @@ pub(crate) const BODIES: &[(&str, Body)] = &[
     ("dtls_first", transport::dtls_first),
     ("srtp", transport::srtp),
     ("sctp", transport::sctp),
+    ("turn", turn::turn),
+    ("turn_stream", turn::turn_stream),
+    ("turn_signed", turn::turn_signed),
 ];
 
 /// A few seconds in all on one core; a night takes a million.

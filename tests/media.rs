@@ -59,6 +59,7 @@ impl Server {
             bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             udp_port: 0,
             tcp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)],
+            turn: None,
             shard: ShardConfig { identity: Some(identity), ..Default::default() },
         };
         let (threads, link) = MediaThreads::start(config, clock).unwrap();

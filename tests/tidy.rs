@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The pure layers, lowest first. A layer may name itself and what stands before it.
-const CORE: &[&str] = &["base", "rtp", "cc", "transport", "room", "shard"];
+const CORE: &[&str] = &["base", "rtp", "cc", "transport", "turn", "room", "shard"];
 
 /// Arrows between core layers that go up although the list says down, each with its reason.
 const ARROWS_UP: &[(&str, &str)] = &[
@@ -18,6 +18,7 @@ const ARROWS_UP: &[(&str, &str)] = &[
     // Output and report types live with the shard that owns them; everything below pushes into them.
     ("transport", "shard"),
     ("room", "shard"),
+    ("turn", "shard"),
 ];
 
 /// Words that must not appear in the code of the core: clocks, sockets, locks, logs, async, and both dialects.

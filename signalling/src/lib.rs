@@ -9,6 +9,7 @@
 pub mod livekit;
 pub mod matrix;
 pub mod media;
+pub mod relay;
 pub mod room;
 pub mod sdp;
 pub mod token;

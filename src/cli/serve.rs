@@ -105,7 +105,7 @@ impl Signals {
         })
     }
 
-    /// Until SIGTERM or SIGINT. SIGHUP means to reload.
+    /// Until SIGTERM or SIGINT. SIGHUP has certificates read again.
     async fn stop(&mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
@@ -132,6 +132,11 @@ fn banner(config: &Config, started: &Started) -> String {
     line("url", &url);
     line("udp", &shown(&started.udp));
     line("tcp", &if started.tcp.is_empty() { "off".to_owned() } else { shown(&started.tcp) });
+    if let Some(turn) = &started.turn {
+        let ports = [("udp", &turn.udp), ("tcp", &turn.tcp), ("tls", &turn.tls)];
+        let ports = ports.iter().filter(|(_, bound)| !bound.is_empty());
+        line("turn", &list(&ports.map(|(how, bound)| format!("{how} {}", shown(bound))).collect::<Vec<_>>()));
+    }
     line("clients", &list(&started.advertised.iter().map(ToString::to_string).collect::<Vec<_>>()));
     if let Some(address) = started.metrics.first() {
         line("metrics", &format!("http://{address}/metrics"));

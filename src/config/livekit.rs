@@ -18,11 +18,6 @@ type Foreign = (&'static str, &'static str, &'static str);
 
 const FOREIGN: &[Foreign] = &[
     ("", "redis", "weir needs no Redis: remove it"),
-    (
-        "",
-        "turn",
-        "weir has no TURN server of its own yet: remove it, and name an external one under `rtc.turn_servers`",
-    ),
     ("", "node_selector", "weir chooses by itself: remove it"),
     ("", "signal_relay", "weir needs no message bus: remove it"),
     ("", "psrpc", "weir needs no message bus: remove it"),
@@ -41,13 +36,7 @@ const FOREIGN: &[Foreign] = &[
         "port_range_end",
         "weir needs one UDP port per media thread: taken as `rtc.udp_port` where that is not set",
     ),
-    (
-        "rtc",
-        "use_external_ip",
-        "weir asks no STUN server for its address: behind NAT, set `rtc.node_ip` to the public one",
-    ),
     ("rtc", "external_ip_only", "set `rtc.node_ip` to the addresses clients shall use: remove it"),
-    ("rtc", "advertise_internal_ip", "put every address clients shall use into `rtc.node_ip`: remove it"),
     ("rtc", "skip_external_ip_validation", "weir asks nobody for its address: remove it"),
     ("rtc", "use_ice_lite", "weir is always ICE-lite: remove it"),
     ("rtc", "use_mdns", "weir uses no mDNS: remove it"),
@@ -64,6 +53,10 @@ const FOREIGN: &[Foreign] = &[
     ("rtc", "reconnect_on_data_channel_error", "weir has no such setting: remove it"),
     ("rtc", "strict_acks", "weir has no such setting: remove it"),
     ("rtc", "enable_warp", "weir has no such setting: remove it"),
+    ("turn", "relay_range_start", "weir relays without ports of its own: remove it"),
+    ("turn", "relay_range_end", "weir relays without ports of its own: remove it"),
+    ("turn", "allow_restricted_peer_cidrs", "weir relays to its own media addresses only: remove it"),
+    ("turn", "deny_peer_cidrs", "weir relays to its own media addresses only: remove it"),
     ("room", "playout_delay", "weir adds no playout delay: remove it"),
     ("room", "sync_streams", "weir always keeps sound and picture together: remove it"),
     ("room", "create_room_enabled", "it is `room.auto_create`: remove it"),
@@ -161,6 +154,14 @@ pub(super) fn adopt(config: &mut Config, text: &str) {
                 format!("`{name}{dot}{key}` has no effect: {advice}").replace("has no effect: taken", "is taken"),
             );
         }
+    }
+    if config.rtc.use_external_ip && config.rtc.stun_servers.is_empty() {
+        config.rtc.use_external_ip = false;
+        config.notes.push(
+            "`rtc.use_external_ip` has no effect without a server to ask: name one in `rtc.stun_servers`, or the address \
+             in `rtc.node_ip`"
+                .to_owned(),
+        );
     }
     if config.notes.is_empty() {
         return;

@@ -21,13 +21,19 @@ pub struct RtcConfig {
     /// Addresses clients reach media at, where they are not the machine's own (NAT): one, or an IPv4 and an IPv6
     /// address with a comma between. Empty: the machine's own addresses.
     pub node_ip: String,
+    /// Ask `stun_servers` at the start under which IPv4 address this machine is seen, and tell clients that one instead
+    /// of its own: for machines behind a NAT that keeps ports (1:1). `node_ip` must be empty.
+    pub use_external_ip: bool,
+    /// With `node_ip` or `use_external_ip`: tell clients the machine's own addresses as well, after those.
+    pub advertise_internal_ip: bool,
     /// Which network interfaces' addresses are told to clients.
     pub interfaces: Filter<String>,
     /// Which addresses are told to clients, as blocks such as 10.0.0.0/8.
     pub ips: Filter<Cidr>,
     /// Whether 127.0.0.1 is told to clients: for tests on one machine.
     pub enable_loopback_candidate: bool,
-    /// STUN servers told to clients, as host:port. weir itself needs none of them and clients need none for weir.
+    /// STUN servers told to clients, as host:port. weir asks them itself only for `use_external_ip`; clients need none
+    /// for weir.
     pub stun_servers: Vec<String>,
     /// TURN servers told to clients.
     pub turn_servers: Vec<IceServerConfig>,
@@ -89,6 +95,8 @@ impl Default for RtcConfig {
             tcp_port: 7881,
             media_threads: 0,
             node_ip: String::new(),
+            use_external_ip: false,
+            advertise_internal_ip: false,
             interfaces: Filter::default(),
             ips: Filter::default(),
             enable_loopback_candidate: false,
@@ -101,7 +109,15 @@ impl Default for RtcConfig {
 
 impl RtcConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        self.node_ips()?;
+        let given = self.node_ips()?;
+        if self.use_external_ip && !given.is_empty() {
+            return Err(ConfigError::new("`rtc.use_external_ip` and `rtc.node_ip`: remove one of them"));
+        }
+        if self.use_external_ip && self.stun_servers.is_empty() {
+            return Err(ConfigError::new(
+                "`rtc.use_external_ip` needs a server to ask: name one in `rtc.stun_servers`",
+            ));
+        }
         if self.media_threads > 64 {
             return Err(ConfigError::new(
                 "`rtc.media_threads` is above 64: set it from 1 to 64, or 0 for one per core",

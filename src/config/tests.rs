@@ -56,6 +56,7 @@ rtc:
   congestion_control:
     enabled: true
     probe: [1, 2]
+turn: {enabled: true, domain: turn.example.org, external_tls: true, relay_range_start: 30000}
 room: {auto_create: false, playout_delay: {enabled: true, min: 100}}
 logging:
 webhook:
@@ -74,9 +75,16 @@ fn starts_from_a_livekit_file_and_names_what_has_no_effect() {
     config.check().unwrap();
     assert_eq!(config.rtc.udp_port, PortRange { first: 50_000, last: Some(60_000) });
     assert!(!config.room.auto_create);
-    for key in
-        ["redis", "node_selector", "log_level", "rtc.use_external_ip", "rtc.congestion_control", "room.playout_delay"]
-    {
+    assert!(config.turn.enabled && !config.rtc.use_external_ip);
+    for key in [
+        "redis",
+        "node_selector",
+        "log_level",
+        "rtc.use_external_ip",
+        "rtc.congestion_control",
+        "turn.relay_range_start",
+        "room.playout_delay",
+    ] {
         assert!(config.notes.iter().any(|note| note.contains(&format!("`{key}`"))), "{key}: {:?}", config.notes);
     }
     assert!(config.notes.iter().all(|note| note.lines().count() == 1 && !note.contains("hush")), "{:?}", config.notes);
@@ -152,6 +160,15 @@ fn ranges_are_checked() {
         ("webhook: {api_key: other}", "webhook.api_key"),
         ("room: {enabled_codecs: [{mime: vp8}]}", "mime type"),
         ("video: {dynacast_pause_delay: soon}", "duration"),
+        ("rtc: {use_external_ip: true, stun_servers: [a], node_ip: 192.0.2.1}", "rtc.node_ip"),
+        ("turn: {enabled: true, domain: turn.example.org}", "turn.cert_file"),
+        ("turn: {enabled: true, domain: \"https://turn.example.org\"}", "host name"),
+        ("turn: {enabled: true, cert_file: a, key_file: b}", "turn.domain"),
+        ("turn: {enabled: true, udp_port: 0, tcp_port: 0}", "without a port"),
+        ("turn: {enabled: true, udp_port: 7882}", "rtc.udp_port"),
+        ("turn: {enabled: true, tcp_port: 7881}", "rtc.tcp_port"),
+        ("turn: {enabled: true, external_tls: true, domain: a.b, tls_port: 7880}", "`port`"),
+        ("turn: {enabled: true, per_user_relay_allocation_limit: 0}", "per_user_relay_allocation_limit"),
     ] {
         let message = error(&format!("{keys}{text}\n"));
         assert!(message.contains(expected), "{text} -> {message}");

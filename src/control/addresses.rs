@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::external;
 use crate::config::{Config, ConfigError};
 
 /// Addresses told to clients, best first. Loopback comes last: Firefox never uses it.
@@ -11,16 +12,25 @@ use crate::config::{Config, ConfigError};
 pub fn advertised(config: &Config) -> Result<Vec<IpAddr>, ConfigError> {
     let rtc = &config.rtc;
     let mut found = rtc.node_ips()?;
-    if found.is_empty() {
-        for (name, ip) in machine_addresses() {
-            let taken = rtc.interfaces.takes(|entry| *entry == name) && rtc.ips.takes(|block| block.0.contains(&ip));
-            if taken && is_reachable(ip) && !found.contains(&ip) {
-                found.push(ip);
-            }
+    let mut own = Vec::new();
+    for (name, ip) in machine_addresses() {
+        let taken = rtc.interfaces.takes(|entry| *entry == name) && rtc.ips.takes(|block| block.0.contains(&ip));
+        if taken && is_reachable(ip) && !own.contains(&ip) {
+            own.push(ip);
         }
-        // IPv4 first: where both work, networks that are half broken are half broken for IPv6.
-        found.sort_by_key(IpAddr::is_ipv6);
     }
+    // IPv4 first: where both work, networks that are half broken are half broken for IPv6.
+    own.sort_by_key(IpAddr::is_ipv6);
+    if rtc.use_external_ip {
+        found.push(external::discover(&rtc.stun_servers)?.into());
+        // IPv6 knows no NAT that would have to be asked about.
+        found.extend(own.iter().filter(|ip| ip.is_ipv6()));
+    }
+    if found.is_empty() || rtc.advertise_internal_ip {
+        found.extend(own);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|ip| seen.insert(*ip));
     if rtc.enable_loopback_candidate {
         found.push(std::net::Ipv4Addr::LOCALHOST.into());
     }
@@ -118,6 +128,17 @@ mod tests {
         config.rtc.node_ip = "203.0.113.5, 2001:db8::5".to_owned();
         let shown: Vec<String> = advertised(&config).unwrap().iter().map(IpAddr::to_string).collect();
         assert_eq!(shown, ["203.0.113.5", "2001:db8::5", "127.0.0.1"]);
+    }
+
+    #[test]
+    fn internal_addresses_follow_the_external_ones_where_wanted() {
+        let mut config = Config::dev();
+        let own = advertised(&config).unwrap();
+        config.rtc.node_ip = "203.0.113.5".to_owned();
+        config.rtc.advertise_internal_ip = true;
+        let all = advertised(&config).unwrap();
+        assert_eq!(all[0], "203.0.113.5".parse::<IpAddr>().unwrap());
+        assert_eq!(all[1..], own);
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn transport(state: &TransportState) -> Value {
         "connected": state.connected,
         "path": state.route.map(|route| match route {
             Route::Udp { .. } => "udp",
-            Route::Tcp(_) => "tcp",
+            Route::Tcp { .. } => "tcp",
+            Route::Turn { .. } => "turn",
         }),
         "sending_bps": state.sending.as_bps(),
         "estimate_bps": (state.estimate != Bitrate::MAX).then(|| state.estimate.as_bps()),

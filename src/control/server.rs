@@ -25,9 +25,9 @@ use super::twirp::ApiRules;
 use super::visitors::{VisitorLimits, Visitors};
 use super::webhook::Webhooks;
 use super::ws::WsRules;
-use super::{addresses, admin, drain};
+use super::{addresses, admin, drain, relay};
 use crate::config::{Config, ConfigError, plain};
-use crate::mailbox::{Mailbox, MediaLink, ufrag_prefix};
+use crate::mailbox::{Mailbox, MediaLink, TurnLink, ufrag_prefix};
 use crate::media::clock::Clock;
 use crate::media::{MediaConfig, MediaThreads, StartError};
 use crate::shard::ShardConfig;
@@ -64,6 +64,8 @@ pub struct Started {
     pub udp: Vec<SocketAddr>,
     /// Media over TCP.
     pub tcp: Vec<SocketAddr>,
+    /// TURN, if it runs.
+    pub turn: Option<TurnLink>,
     /// Addresses clients are told.
     pub advertised: Vec<IpAddr>,
 }
@@ -101,8 +103,10 @@ impl Server {
         let identity = generate_identity().and_then(|identity| DtlsIdentity::new(&identity, clock.anchor()));
         let identity = Arc::new(identity.map_err(|e| ServerError::Start(e.to_string()))?);
         let fingerprint = identity.fingerprint().0;
-        let (media, link) = MediaThreads::start(media_config(config, &advertised, identity), clock)
-            .map_err(|error| media_error(&error))?;
+        let mut media = media_config(config, &advertised, identity);
+        media.turn = relay::service(config, &advertised).map_err(ServerError::Start)?;
+        let turn_key = media.turn.as_ref().map(|turn| turn.key.clone());
+        let (media, link) = MediaThreads::start(media, clock).map_err(|error| media_error(&error))?;
 
         let load = Load::new(config.limit.clone(), link.threads.len(), tokio::time::Instant::now());
         let metrics = Metrics::new(&node_id(&fingerprint), load).map_err(|e| ServerError::Start(e.to_string()))?;
@@ -114,13 +118,16 @@ impl Server {
             admin: local(if config.metrics_serve_admin() { &metrics_listeners } else { &admin_listeners }),
             udp: link.threads.iter().flat_map(|thread| thread.udp.clone()).collect(),
             tcp: link.tcp.clone(),
+            turn: link.turn.clone(),
             advertised,
         };
         let matrix_queue = config.matrix.is_on().then(matrix::prepare);
         let webhooks = webhooks(config, &auth, &metrics)?;
         let places = Places::new(size(config.limit.max_participants));
+        let relay = link.turn.as_ref().zip(turn_key);
+        let relay = relay.map(|(turn, key)| relay::access(config, turn, key, &started.advertised));
         let context = RoomContext {
-            config: Arc::new(config.signal_room(&node_id(&fingerprint))),
+            config: Arc::new(signalling::room::Config { relay, ..config.signal_room(&node_id(&fingerprint)) }),
             clock,
             auth: auth.clone(),
             metrics: metrics.clone(),
@@ -187,11 +194,13 @@ impl Server {
         &self.started
     }
 
-    /// Read anew what may change while it runs: the TLS certificate.
+    /// Read anew what may change while it runs: TLS certificates.
     pub fn reload(&self) {
-        match &self.certificate {
-            Some(certificate) => certificate.reload(),
-            None => tracing::info!("SIGHUP: without `tls` there is nothing to reload"),
+        if let Some(certificate) = &self.certificate {
+            certificate.reload();
+        }
+        if let Some(media) = &self.media {
+            media.reload();
         }
     }
 
@@ -272,7 +281,7 @@ fn webhooks(config: &Config, auth: &Arc<Auth>, metrics: &Arc<Metrics>) -> Result
 }
 
 fn start_rooms(context: RoomContext, link: MediaLink, advertised: &[IpAddr]) -> Registry {
-    let MediaLink { threads, tcp, reports } = link;
+    let MediaLink { threads, tcp, reports, .. } = link;
     let mailboxes = threads.iter().map(|thread| thread.mailbox.clone()).collect();
     let infos = threads.iter().enumerate().map(|(index, thread)| ThreadInfo {
         mailbox: thread.mailbox.clone(),
@@ -297,6 +306,7 @@ fn media_config(config: &Config, advertised: &[IpAddr], identity: Arc<DtlsIdenti
         bind,
         udp_port: config.rtc.udp_port.first,
         tcp,
+        turn: None,
         shard: ShardConfig {
             identity: Some(identity),
             limits: config.shard_limits(),

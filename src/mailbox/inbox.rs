@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::{HandedOver, Removal, Shared};
+use super::{HandedOver, RelayedBatch, Removal, Shared};
 use crate::shard::command::Command;
 use crate::shard::debug::ShardState;
 
@@ -28,6 +28,8 @@ pub enum Order {
     Command(Command),
     /// A connection the acceptor found to be ours.
     Connection(HandedOver),
+    /// Datagrams that came through the TURN service.
+    Relayed(RelayedBatch),
     /// Somebody wants a picture.
     Inspect(oneshot::Sender<ShardState>),
 }
@@ -51,6 +53,9 @@ impl Inbox {
         }
         if let Some(connection) = self.shared.connections.pop() {
             return Some(Order::Connection(connection));
+        }
+        if let Some(batch) = self.shared.relayed.pop() {
+            return Some(Order::Relayed(batch));
         }
         self.shared.inspections.pop().map(Order::Inspect)
     }
@@ -104,6 +109,7 @@ impl Inbox {
             && self.shared.removals.is_empty()
             && self.shared.commands.is_empty()
             && self.shared.connections.is_empty()
+            && self.shared.relayed.is_empty()
             && self.shared.inspections.is_empty()
     }
 }

@@ -53,6 +53,8 @@ pub struct ThreadStats {
     pub tcp_connections: u32,
     /// Frames not sent because a connection's queue was full.
     pub tcp_full: u64,
+    /// Runs for clients of the TURN service that were lost because its queue was full.
+    pub relay_full: u64,
     /// Commands that wait now.
     pub mailbox_depth: u32,
     /// Data messages thrown away because control did not keep up.

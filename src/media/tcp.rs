@@ -7,6 +7,7 @@ pub(super) mod frame;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -43,12 +44,13 @@ pub(super) struct TcpTable {
     /// Connections that have something to write, each at most once.
     dirty: Vec<u64>,
     /// Connections that ended and of which the shard has not heard.
-    closed: Vec<TcpConnection>,
+    closed: Vec<Route>,
 }
 
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
+    remote: SocketAddr,
     frames: FrameBuffer,
     /// Frames to write, the first `written` bytes of which have been.
     queue: Vec<u8>,
@@ -69,6 +71,8 @@ impl TcpTable {
         }
         let id = self.next;
         let Ok(token) = usize::try_from(id) else { return };
+        // An end that is gone already has no address.
+        let Ok(remote) = handed.stream.peer_addr() else { return };
         let mut stream = TcpStream::from_std(handed.stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if registry.register(&mut stream, Token(first.saturating_add(token)), interest).is_err() {
@@ -79,6 +83,7 @@ impl TcpTable {
         self.next += 1;
         let connection = Connection {
             stream,
+            remote,
             frames: FrameBuffer::new(&handed.read),
             queue: Vec::new(),
             written: 0,
@@ -120,7 +125,8 @@ impl TcpTable {
         for _ in 0..self.ready.len().min(CONNECTIONS_PER_TURN) {
             let Some(id) = self.ready.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            match connection.receive(now, |frame| take(Route::Tcp(TcpConnection(id)), frame)) {
+            let route = Route::Tcp { connection: TcpConnection(id), remote: connection.remote };
+            match connection.receive(now, |frame| take(route, frame)) {
                 Reading::More => self.ready.push_back(id),
                 Reading::Done => connection.is_ready = false,
                 Reading::Ended => self.end(id),
@@ -129,7 +135,7 @@ impl TcpTable {
     }
 
     /// The next connection that ended by itself; the shard is to be told.
-    pub(super) fn next_closed(&mut self) -> Option<TcpConnection> {
+    pub(super) fn next_closed(&mut self) -> Option<Route> {
         self.closed.pop()
     }
 
@@ -193,8 +199,8 @@ impl TcpTable {
 
     fn end(&mut self, id: u64) {
         // Dropping the stream closes it, which takes it out of the poll too.
-        if self.connections.remove(&id).is_some() {
-            self.closed.push(TcpConnection(id));
+        if let Some(Connection { remote, .. }) = self.connections.remove(&id) {
+            self.closed.push(Route::Tcp { connection: TcpConnection(id), remote });
         }
     }
 }

@@ -23,6 +23,7 @@ fn config(threads: usize) -> MediaConfig {
         bind: vec![LOCAL],
         udp_port: 0,
         tcp: vec![SocketAddr::new(LOCAL, 0)],
+        turn: None,
         shard: ShardConfig::default(),
     }
 }

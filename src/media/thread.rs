@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::tcp::TcpTable;
 use super::udp::UdpPort;
 use crate::base::Instant;
-use crate::mailbox::{Inbox, Order, Reporter, ThreadStats};
+use crate::mailbox::{Inbox, Order, RelayBox, RelayedRun, Reporter, ThreadStats};
 use crate::shard::outbox::Outbox;
 use crate::shard::{Shard, ShardConfig};
 use crate::transport::route::Route;
@@ -50,6 +50,8 @@ pub(super) struct MediaThread {
     pub(super) config: ShardConfig,
     pub(super) pulse: Pulse,
     pub(super) tcp: TcpTable,
+    /// The TURN thread, if there is one.
+    pub(super) relay: Option<RelayBox>,
     pub(super) outbox: Outbox,
     pub(super) stats: ThreadStats,
 }
@@ -163,6 +165,13 @@ impl MediaThread {
                     let first = self.first_tcp();
                     self.tcp.add(now, handed, self.poll.registry(), first);
                 }
+                Some(Order::Relayed(mut batch)) => {
+                    for (route, range) in batch.datagrams {
+                        if let Some(datagram) = batch.bytes.get_mut(range) {
+                            take(shard, now, route, datagram, &mut self.outbox);
+                        }
+                    }
+                }
                 // Nobody waits for the answer any more: fine.
                 Some(Order::Inspect(reply)) => drop(reply.send(shard.state(now))),
                 None => return,
@@ -176,8 +185,8 @@ impl MediaThread {
             port.receive(&mut self.stats, |route, datagram| take(shard, now, route, datagram, outbox));
         }
         self.tcp.receive(now, |route, datagram| take(shard, now, route, datagram, outbox));
-        while let Some(connection) = self.tcp.next_closed() {
-            shard.route_closed(now, connection, outbox);
+        while let Some(route) = self.tcp.next_closed() {
+            shard.route_closed(now, route, outbox);
         }
     }
 
@@ -188,7 +197,14 @@ impl MediaThread {
                     Some(port) => port.send(local, remote, run, transmit.segment, &mut self.stats),
                     None => self.stats.send_failed += run.len().div_ceil(transmit.segment.max(1)) as u64,
                 },
-                Route::Tcp(connection) => self.tcp.send(now, connection, run, transmit.segment, &mut self.stats),
+                Route::Tcp { connection, .. } => self.tcp.send(now, connection, run, transmit.segment, &mut self.stats),
+                Route::Turn { allocation, peer, .. } => {
+                    let run = RelayedRun { allocation, from: peer, bytes: run.to_vec(), segment: transmit.segment };
+                    let lost = self.relay.as_ref().is_none_or(|relay| relay.send(run).is_err());
+                    if lost {
+                        self.stats.relay_full += 1;
+                    }
+                }
             }
         }
         self.tcp.flush(now);
@@ -230,7 +246,7 @@ fn take(shard: &mut Shard, now: Instant, route: Route, datagram: &mut [u8], outb
 }
 
 /// A seed nobody can guess; should the system have no randomness, the shard runs all the same: no key comes from it.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let mut bytes = [0; 8];
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u64::from_ne_bytes(bytes)

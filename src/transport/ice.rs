@@ -103,13 +103,8 @@ impl IceLite {
         }
         // RFC 8445, 7.3.1.5: a nomination from the far end's former session must not undo the new one.
         let stale = !is_next && self.next.is_none() && self.remote_ufrag.as_ref().is_some_and(|ufrag| ufrag != remote);
-        let from = match route {
-            Route::Udp { remote, .. } => remote,
-            // ICE-TCP: the address is not known here; what is reflected is of no use to a client of a public server.
-            Route::Tcp(_) => (core::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        };
         out.datagram(route, |arena| {
-            request.write_success(from, &credentials.key, arena);
+            request.write_success(route.reflexive(), &credentials.key, arena);
             Some(())
         });
         let mut checked = Checked::default();

@@ -79,7 +79,7 @@ fn route(n: u64) -> Route {
 fn number(route: Route) -> u64 {
     match route {
         Route::Udp { remote, .. } => u64::from(remote.port()) - 10_000,
-        Route::Tcp(_) => unreachable!("no TCP here"),
+        Route::Tcp { .. } | Route::Turn { .. } => unreachable!("UDP only here"),
     }
 }
 

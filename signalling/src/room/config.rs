@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use livekit_protocol as proto;
 
+use crate::relay::RelayAccess;
 use crate::sdp::Bandwidth;
 
 /// Settings shared by all rooms of a node.
@@ -19,6 +20,8 @@ pub struct Config {
     pub node_id: String,
     /// STUN and TURN servers told to clients in `join` and `reconnect`.
     pub ice_servers: Vec<proto::IceServer>,
+    /// The node's own TURN service, told before the others with credentials of the participant.
+    pub relay: Option<RelayAccess>,
     /// Mime types that may be published, lower case (`video/vp8`), in the order told to clients.
     pub enabled_codecs: Vec<String>,
     /// How often clients ping. Above zero: a client makes a timer of it. Whole seconds.
@@ -68,6 +71,7 @@ impl Default for Config {
             region: String::new(),
             node_id: "ND_weir".to_owned(),
             ice_servers: Vec::new(),
+            relay: None,
             enabled_codecs: codecs,
             ping_interval: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(5),

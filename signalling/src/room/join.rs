@@ -6,7 +6,7 @@ use std::time::Duration;
 use livekit_protocol as proto;
 use proto::participant_info::State;
 
-use super::api::{ConnectionId, Generation, JoinRequest, Output, Refusal};
+use super::api::{ConnectionId, Generation, JoinRequest, Now, Output, Refusal};
 use super::bucket::Bucket;
 use super::cx::{Cx, Message};
 use super::data::Inbox;
@@ -199,6 +199,12 @@ impl Room {
         participant.subscriber.is_some() && participant.grants.can_subscribe && participant.protocol() >= 3
     }
 
+    /// What a participant is told of STUN and TURN servers, our own first.
+    pub(super) fn ice_servers(&self, now: Now, sid: &str) -> Vec<proto::IceServer> {
+        let own = self.config.relay.as_ref().map(|relay| relay.server(now.mono, sid));
+        own.into_iter().chain(self.config.ice_servers.iter().cloned()).collect()
+    }
+
     fn send_join(&self, cx: &mut Cx<'_>, id: ParticipantId) {
         let Some(participant) = self.participants.get(&id) else { return };
         let others = self.participants.values().filter(|other| other.id != id && !other.is_hidden());
@@ -208,7 +214,7 @@ impl Room {
             participant: self.info(id),
             other_participants: others.filter_map(|other| self.info(other.id)).collect(),
             server_version: self.config.server_version.clone(),
-            ice_servers: self.config.ice_servers.clone(),
+            ice_servers: self.ice_servers(cx.now, &participant.sid),
             subscriber_primary: Self::subscriber_is_primary(participant),
             client_configuration: client_configuration(participant),
             server_region: self.config.region.clone(),

@@ -89,7 +89,7 @@ impl Room {
     fn send_reconnect(&self, cx: &mut Cx<'_>, id: ParticipantId) {
         let Some(participant) = self.participants.get(&id) else { return };
         let reconnect = proto::ReconnectResponse {
-            ice_servers: self.config.ice_servers.clone(),
+            ice_servers: self.ice_servers(cx.now, &participant.sid),
             client_configuration: client_configuration(participant),
             server_info: Some(self.server_info()),
             last_message_seq: participant.inbox.last_sequence(),

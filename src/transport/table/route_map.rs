@@ -117,7 +117,8 @@ impl RouteMap {
 fn hash(route: &Route, seed: u64) -> u64 {
     match route {
         Route::Udp { local, remote } => mix(address(remote, mix(seed)) ^ address(local, 1)),
-        Route::Tcp(connection) => mix(connection.0 ^ mix(seed ^ 2)),
+        Route::Tcp { connection, .. } => mix(connection.0 ^ mix(seed ^ 2)),
+        Route::Turn { allocation, peer, .. } => mix(u64::from(allocation.0) ^ address(peer, mix(seed ^ 3))),
     }
 }
 

@@ -57,8 +57,9 @@ const running = new Map();
 let sound = null;
 
 /** A fresh browser process, for tests that kill it. Chromium's camera can be told to be slow, where there are many. */
-export async function launch(kind, { cameraFps } = {}) {
+export async function launch(kind, { cameraFps, flags = [] } = {}) {
   const options = { headless: true, defaultViewport: VIEWPORT, protocolTimeout: 60_000, ...LAUNCH[kind] };
+  options.args = [...(options.args ?? []), ...flags];
   if (cameraFps) options.args = options.args.map((flag) => (flag === FAKE_CAMERA ? `${flag}=fps=${cameraFps}` : flag));
   if (!options.executablePath) throw new Error(`${kind} is not installed: run tests/run.sh setup`);
   if (kind === 'firefox') {
@@ -90,11 +91,11 @@ export async function closeBrowsers() {
 }
 
 export class PageParticipant extends Participant {
-  /** `own` starts a browser process for this participant alone; `sdk` names another livekit-client of package.json. */
-  static async open({ kind, own = false, sdk, ...who }) {
+  /** `own` starts a browser process for this participant alone, with `flags`; `sdk` names another livekit-client of package.json. */
+  static async open({ kind, own = false, flags, sdk, ...who }) {
     const participant = new PageParticipant({ kind, ...who });
     participant.sdk = sdk;
-    participant.browser = own ? await launch(kind) : await shared(kind);
+    participant.browser = own ? await launch(kind, { flags }) : await shared(kind);
     participant.owned = own;
     participant.context = await participant.browser.createBrowserContext();
     participant.console = [];

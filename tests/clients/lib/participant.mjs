@@ -8,7 +8,7 @@ const METHODS = [
   'setSubscribed', 'look', 'events', 'inbox', 'sendData', 'rpc', 'sendBytes', 'sendText', 'setMetadata', 'selfTest',
   // browsers only
   'version', 'resize', 'hide', 'sending', 'receiving', 'setName', 'setAttributes', 'transports', 'set', 'allowSubscribers',
-  'simulate', 'roundTrip', 'quality', 'speakers',
+  'simulate', 'roundTrip', 'quality', 'speakers', 'paths',
 ];
 
 const GLANCE_MS = 200;

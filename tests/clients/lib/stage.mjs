@@ -45,7 +45,7 @@ class Stage {
 
   /** A client program, not yet connected. `kind` is chromium, firefox, python or node. */
   async open(kind, name, options = {}) {
-    const who = { kind, name, number: options.number ?? this.people.length + 1, own: options.own, sdk: options.sdk };
+    const who = { kind, name, number: options.number ?? this.people.length + 1, own: options.own, sdk: options.sdk, flags: options.flags };
     const make = { python: PythonParticipant, node: NodeParticipant }[kind] ?? PageParticipant;
     const participant = await make.open(who);
     this.people.push(participant);

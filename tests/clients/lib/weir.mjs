@@ -41,8 +41,8 @@ export class Weir {
     return weir;
   }
 
-  /** `extra` is more configuration, or a function of this server that returns it. */
-  yaml({ level = process.env.WEIR_TEST_LOG ?? 'debug', extra = '' }) {
+  /** `rtc` is more lines of that section; `extra` is more configuration, or a function of this server that returns it. */
+  yaml({ level = process.env.WEIR_TEST_LOG ?? 'debug', rtc = '', extra = '' }) {
     const more = typeof extra === 'function' ? extra(this) : extra;
     const admin = more.includes('admin:') ? '' : `admin:\n  port: ${this.adminPort}\n`;
     return `# written by tests/clients/lib/weir.mjs
@@ -52,7 +52,7 @@ rtc:
   udp_port: 0
   tcp_port: ${this.tcpPort}
   enable_loopback_candidate: true
-keys:
+${rtc}keys:
   ${this.key}: ${this.secret}
 logging:
   level: ${level}
@@ -93,6 +93,12 @@ ${admin}${more}`;
 
   get pid() {
     return this.process.pid;
+  }
+
+  /** The UDP ports of media, from what it said at its last start. */
+  udpPorts() {
+    const lines = this.log().match(/^ {2}udp .*$/gm);
+    return [...new Set([...lines.at(-1).matchAll(/:(\d+)(?=,|$)/g)].map(([, port]) => Number(port)))];
   }
 
   token(claims) {

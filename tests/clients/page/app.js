@@ -4,6 +4,7 @@
 import * as livekit from 'livekit-client';
 import { keyProvider, setKeys } from './keys.js';
 import { Painter } from './picture.js';
+import { pathOf, reachOnly } from './reach.js';
 import { Tone } from './tone.js';
 import { Watch } from './watch.js';
 import { selfTest } from './selftest.js';
@@ -126,8 +127,9 @@ async function publish(source, maker, options) {
 const api = {
   version: () => ({ livekit: livekit.version, protocol: livekit.protocolVersion, agent: navigator.userAgent }),
 
-  async connect({ url, token, number: own, singlePeerConnection = true, e2ee, adaptiveStream = false, dynacast = false }) {
+  async connect({ url, token, number: own, singlePeerConnection = true, e2ee, adaptiveStream = false, dynacast = false, reach, rtcConfig, turn }) {
     number = own;
+    reachOnly(reach, turn);
     const options = { singlePeerConnection, adaptiveStream, dynacast };
     if (e2ee) {
       provider = await keyProvider(e2ee);
@@ -139,7 +141,7 @@ const api = {
     listen();
     if (e2ee) await room.setE2EEEnabled(true);
     try {
-      await room.connect(url, token, { autoSubscribe: true });
+      await room.connect(url, token, { autoSubscribe: true, rtcConfig });
     } catch (error) {
       return { error: { name: error.name, message: error.message, reason: error.reasonName, status: error.status } };
     }
@@ -291,6 +293,9 @@ const api = {
       .filter(Boolean)
       .map((transport) => ({ state: transport.getConnectionState(), ice: transport.getICEConnectionState() }));
   },
+
+  /** The ways media takes, one for each peer connection. */
+  paths: () => Promise.all(['publisher', 'subscriber'].map((name) => room.engine?.pcManager?.[name]?.pc).filter(Boolean).map(pathOf)),
 
   async disconnect() {
     await room?.disconnect();
