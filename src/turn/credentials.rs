@@ -51,7 +51,7 @@ impl Secrets {
         hash.update(b":");
         hash.update(realm);
         hash.update(b":");
-        hash.update(&password);
+        hash.update(password);
         hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &hash.finalize())
     }
 

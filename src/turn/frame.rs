@@ -10,16 +10,10 @@ const BUFFER: usize = 4 * MAX_FRAME;
 pub struct NotTurn;
 
 /// Bytes of a connection on their way to become messages.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
     start: usize,
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self { bytes: Vec::new(), start: 0 }
-    }
 }
 
 impl Frames {
@@ -41,7 +35,7 @@ impl Frames {
     ///
     /// # Errors
     /// The stream is not TURN.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, NotTurn> {
+    pub fn take(&mut self) -> Result<Option<&[u8]>, NotTurn> {
         let rest = self.bytes.get(self.start..).unwrap_or_default();
         let Some(&[kind, _, high, low]) = rest.first_chunk() else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([high, low]));

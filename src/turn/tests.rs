@@ -445,7 +445,7 @@ fn messages_of_a_connection_are_found_however_they_are_cut() {
         let (mut frames, mut found) = (frame::Frames::default(), Vec::new());
         for part in stream.chunks(step) {
             frames.extend(part);
-            while let Some(message) = frames.next().unwrap() {
+            while let Some(message) = frames.take().unwrap() {
                 found.push(message.to_vec());
             }
         }
@@ -454,6 +454,6 @@ fn messages_of_a_connection_are_found_however_they_are_cut() {
     for bad in [&b"GET / HTTP/1.1"[..], &[0x40, 0, 0xff, 0xff], &[0, 1, 0x80, 0], &[0, 1, 0, 3], &[0x80, 0, 0, 0]] {
         let mut frames = frame::Frames::default();
         frames.extend(bad);
-        assert_eq!(frames.next(), Err(frame::NotTurn), "{bad:?}");
+        assert_eq!(frames.take(), Err(frame::NotTurn), "{bad:?}");
     }
 }

@@ -1,5 +1,10 @@
 //! Bodies for the TURN service: what strangers may send it, and what somebody with credentials may.
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests; cargo-fuzz targets take the bodies from here")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "tests; cargo-fuzz targets take the bodies from here"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,7 +45,7 @@ pub fn turn_stream(data: &[u8]) {
     let route = Route::Tcp { connection: TcpConnection(1), remote: ([198, 51, 100, 7], 9).into() };
     for part in data.chunks(61) {
         frames.extend(part);
-        while let Ok(Some(message)) = frames.next() {
+        while let Ok(Some(message)) = frames.take() {
             server.handle(Instant::from_millis(1), route, message, &mut out);
         }
     }
@@ -74,7 +79,9 @@ pub fn turn_signed(data: &[u8]) {
         };
         server.handle(now, link(), &packet, &mut out);
         for inward in &out.inward {
-            assert!(matches!(inward.route, Route::Turn { peer, .. } if peer == ([192, 0, 2, 1], 7882).into()));
+            assert!(
+                matches!(inward.route, Route::Turn { peer, .. } if peer == SocketAddr::from(([192, 0, 2, 1], 7882)))
+            );
         }
         assert!(server.stats().allocations <= 1);
     }

@@ -67,7 +67,7 @@ impl Connection {
         let mut left = MESSAGES_PER_TURN;
         loop {
             while left > 0 {
-                match self.frames.next() {
+                match self.frames.take() {
                     Ok(Some(message)) => take(message),
                     Ok(None) => break,
                     Err(_) => return Reading::Ended,
