@@ -101,7 +101,8 @@ fn person(it: &ParticipantState, signalled: Option<&Value>) -> String {
     let mut out = format!("<section>\n<h2>Participant {sid}</h2>\n");
     let path = |route: Option<Route>| match route {
         Some(Route::Udp { .. }) => "UDP",
-        Some(Route::Tcp(_)) => "TCP",
+        Some(Route::Tcp { .. }) => "TCP",
+        Some(Route::Turn { .. }) => "TURN",
         None => "no path",
     };
     let paths: Vec<&str> = it.transports.iter().map(|transport| path(transport.route)).collect();
