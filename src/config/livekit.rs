@@ -23,7 +23,7 @@ const FOREIGN: &[Foreign] = &[
     ("", "psrpc", "weir needs no message bus: remove it"),
     ("", "ingress", "weir has no ingress: remove it"),
     ("", "agents", "weir dispatches no agents: remove it"),
-    ("", "debug_handler", "the debug pages are on the listener of `prometheus`: remove it"),
+    ("", "debug_handler", "the debug pages are on the listener of `admin`: remove it"),
     ("", "log_level", "taken as `logging.level`: write it there"),
     ("", "development", "it is `weir serve --dev`: remove it"),
     (
@@ -79,8 +79,6 @@ const FOREIGN: &[Foreign] = &[
     ("logging", "sample", "weir limits its lines by itself: remove it"),
     ("logging", "sample_initial", "weir limits its lines by itself: remove it"),
     ("logging", "sample_interval", "weir limits its lines by itself: remove it"),
-    ("limit", "num_tracks", "it is `limit.tracks_per_participant`, for each participant: set that"),
-    ("limit", "bytes_per_sec", "it is the load of the machine; bound it by `limit.max_participants`"),
     ("limit", "max_buffered_amount_data_channel", "weir sizes its buffers by itself: remove it"),
     ("prometheus", "username", "the metrics page has no password: `prometheus.bind_addresses` keeps it on loopback"),
     ("prometheus", "password", "the metrics page has no password: `prometheus.bind_addresses` keeps it on loopback"),
