@@ -17,6 +17,7 @@ pub mod speaker;
 pub mod track;
 
 mod schedule;
+mod share;
 
 pub use config::RoomConfig;
 
@@ -130,12 +131,38 @@ impl Room {
         }
     }
 
-    /// What can be sent to a participant has changed. `None`: nothing is known any more.
-    pub fn on_estimate(&mut self, key: ParticipantKey, estimate: Option<Bitrate>) {
-        if let Some(participant) = self.participants.get_mut(key)
-            && participant.estimate != estimate
+    /// Packets of an encoding are lost for good: those it flows to need a key frame.
+    pub fn on_outage(&mut self, now: Instant, key: TrackKey, spatial: u8) {
+        let Some(track) = self.tracks.get_mut(key).filter(|track| track.kind == MediaKind::Video) else { return };
+        let shows = |key: &DowntrackKey| self.downtracks.get(*key).is_some_and(|d| d.current() == Some(spatial));
+        if track.downtracks.iter().any(shows)
+            && let Some(requester) = track.keyframes.get_mut(usize::from(spatial))
         {
-            participant.estimate = estimate;
+            requester.ask(now, track.rtt);
+            self.ask_for_keyframes(now);
+        }
+    }
+
+    /// What can be sent to a participant has changed; `None`: nothing is known any more. True when it has changed so far
+    /// that it is to be shared out anew at once, with [`Self::reallocate`].
+    pub fn on_estimate(&mut self, key: ParticipantKey, estimate: Option<Bitrate>) -> bool {
+        let Some(participant) = self.participants.get_mut(key) else { return false };
+        participant.estimate = estimate;
+        let far = match (participant.shared, estimate) {
+            (Some(shared), Some(estimate)) => {
+                let (shared, estimate) = (shared.as_bps(), estimate.as_bps());
+                estimate < shared - shared / 33 || estimate > shared + shared / 20
+            }
+            (shared, estimate) => shared != estimate,
+        };
+        participant.needs_allocation |= far;
+        far
+    }
+
+    /// Whether the downtracks of a participant may be paused; `None`: as the operator says.
+    pub fn set_may_pause(&mut self, key: ParticipantKey, may_pause: Option<bool>) {
+        if let Some(participant) = self.participants.get_mut(key) {
+            participant.may_pause = may_pause;
             participant.needs_allocation = true;
         }
     }
@@ -239,49 +266,6 @@ impl Room {
             participant.needs_allocation = true;
         }
         self.waits_changed(now, track);
-    }
-
-    /// Share out what can be sent to each participant that something changed for.
-    pub fn reallocate(&mut self, now: Instant, events: &mut Vec<Event>) {
-        let Self { config, participants, tracks, downtracks, requests, targets, .. } = self;
-        let mut changed = false;
-        for participant in participants.values_mut().filter(|p| p.needs_allocation) {
-            participant.needs_allocation = false;
-            requests.clear();
-            let wants = |key: &DowntrackKey| downtracks.get(*key).filter(|d| d.demand.enabled);
-            requests.extend(participant.downtracks.iter().filter_map(wants).filter_map(|downtrack| {
-                let track = tracks.get(downtrack.track).filter(|t| !t.muted)?;
-                Some(Request {
-                    kind: track.kind,
-                    priority: downtrack.demand.priority,
-                    max_spatial: downtrack.demand.max_spatial.min(track.top()),
-                    costs: track.costs(),
-                    held: downtrack.current(),
-                })
-            }));
-            allocator::allocate(participant.budget(config.default_estimate), requests, config.allow_pause, targets);
-            let mut targets = targets.iter();
-            for key in &participant.downtracks {
-                let Some(downtrack) = downtracks.get_mut(*key).filter(|d| d.demand.enabled) else { continue };
-                let Some(track) = tracks.get(downtrack.track).filter(|t| !t.muted) else { continue };
-                let Some(target) = targets.next() else { continue };
-                let before = downtrack.target();
-                if before != *target {
-                    changed = true;
-                    downtrack.set_target(*target, track);
-                }
-                let paused = *target == Target::Paused;
-                if paused != (before == Target::Paused) {
-                    events.push(Event::StreamState { downtrack: downtrack.id, paused });
-                }
-            }
-        }
-        if changed {
-            for track in self.tracks.values_mut() {
-                Self::update_waits(track, &self.downtracks);
-            }
-            self.ask_for_keyframes(now);
-        }
     }
 
     fn retarget(track: &Track, downtracks: &mut SlotMap<DowntrackKey, Downtrack>) {

@@ -28,7 +28,7 @@ pub struct RoomConfig {
 impl Default for RoomConfig {
     fn default() -> Self {
         Self {
-            allow_pause: false,
+            allow_pause: true,
             default_estimate: Bitrate::from_kbps(100_000),
             publisher_remb: Bitrate::from_kbps(5_000),
             speaker: SpeakerConfig::default(),

@@ -3,11 +3,12 @@
 //! It joins a [`Selector`] (which packets) and a [`Rewriter`] (which numbers) with the wishes of subscriber, allocator and
 //! publisher. It touches no payload and no transport; the shard sends what it decides.
 
-use crate::base::{DowntrackId, DropReason, MediaKind, PayloadType};
+use crate::base::{DowntrackId, DropReason, Instant, MediaKind, PayloadType};
 use crate::room::allocator::Target;
 use crate::room::packet::Packet;
 use crate::room::rewriter::{Numbering, Rewriter};
 use crate::room::selector::{ALL_TEMPORAL, Choice, Selector};
+use crate::room::share::Steadiness;
 use crate::room::track::Track;
 use crate::room::{ParticipantKey, SenderKey, TrackKey};
 use crate::transport::params::{Demand, PayloadMap};
@@ -51,6 +52,7 @@ pub struct Downtrack {
     pub fraction_lost: u8,
     payload_types: Vec<PayloadMap>,
     target: Target,
+    steadiness: Steadiness,
     selector: Selector,
     rewriter: Rewriter,
 }
@@ -90,6 +92,7 @@ impl Downtrack {
             fraction_lost: 0,
             payload_types: new.payload_types,
             target: Target::Layer { spatial: new.demand.max_spatial, starved: false },
+            steadiness: Steadiness::default(),
             selector: Selector::new(),
             rewriter: Rewriter::new(new.first_seq, track.clock_rate),
         };
@@ -147,6 +150,25 @@ impl Downtrack {
     pub fn set_target(&mut self, target: Target, track: &Track) {
         self.target = target;
         self.retarget(track);
+    }
+
+    /// The same, remembering whether there was too little room.
+    pub fn share(&mut self, now: Instant, target: Target, track: &Track) {
+        if let (Target::Layer { spatial, .. }, Some(current)) = (target, self.current()) {
+            let wanted = current.min(self.demand.max_spatial).min(track.top());
+            if spatial != wanted {
+                self.steadiness.on_change(now, spatial > wanted);
+            }
+        }
+        self.set_target(target, track);
+    }
+
+    /// The highest spatial layer it may have for now, when it was lowered a moment ago.
+    pub fn held_down(&self, now: Instant) -> Option<u8> {
+        match self.target {
+            Target::Layer { spatial, .. } if self.steadiness.holds(now) => Some(spatial),
+            _ => None,
+        }
     }
 
     /// Target or the encodings that flow have changed: choose what to want.

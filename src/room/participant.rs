@@ -1,6 +1,6 @@
 //! A participant of a room: what it publishes, what it receives, and what its link can carry.
 
-use crate::base::{Bitrate, ParticipantId};
+use crate::base::{Bitrate, Instant, ParticipantId};
 use crate::room::{DowntrackKey, TrackKey};
 
 /// One participant.
@@ -14,6 +14,16 @@ pub struct Participant {
     pub downtracks: Vec<DowntrackKey>,
     /// What its link can carry towards it, as far as known.
     pub estimate: Option<Bitrate>,
+    /// What was shared out last.
+    pub shared: Option<Bitrate>,
+    /// All that would be sent if there were room: the wanted layers and the sound.
+    pub needed: Bitrate,
+    /// Whether its downtracks may be paused; `None`: as the operator says.
+    pub may_pause: Option<bool>,
+    /// Something of it is kept from being raised for a while.
+    pub held_down: bool,
+    /// Since when not even the lowest layers fit.
+    pub short_since: Option<Instant>,
     /// Never send more, whatever the estimate says.
     pub cap: Option<Bitrate>,
     /// Something changed that decides who gets what.
@@ -30,6 +40,11 @@ impl Participant {
             tracks: Vec::new(),
             downtracks: Vec::new(),
             estimate: None,
+            shared: None,
+            needed: Bitrate::ZERO,
+            may_pause: None,
+            held_down: false,
+            short_since: None,
             cap: None,
             needs_allocation: false,
             quality: None,
@@ -44,6 +59,6 @@ impl Participant {
 
     /// Whether something is known to limit what it gets.
     pub const fn is_limited(&self) -> bool {
-        self.estimate.is_some() || self.cap.is_some()
+        self.estimate.is_some() || self.cap.is_some() || self.held_down
     }
 }

@@ -269,11 +269,12 @@ fn a_low_ceiling_takes_the_lowest_layer_and_pauses_only_where_it_may() {
         bench.offer(Frame { spatial, seq: 10, key: true, ..FRAME });
     }
     assert_eq!(bench.room.downtracks[bench.downtrack].current(), Some(2));
+    bench.room.set_may_pause(bench.subscriber, Some(false));
     bench.room.on_estimate(bench.subscriber, Some(Bitrate::from_kbps(50)));
     bench.room.reallocate(bench.now, &mut bench.events);
     assert_eq!(bench.room.downtracks[bench.downtrack].wanted(), Some(0));
-    assert!(!bench.events.iter().any(|e| matches!(e, Event::StreamState { .. })), "never paused by default");
-    bench.room.config.allow_pause = true;
+    assert!(!bench.events.iter().any(|e| matches!(e, Event::StreamState { .. })), "never paused against its will");
+    bench.room.set_may_pause(bench.subscriber, None);
     bench.room.set_cap(bench.subscriber, Some(Bitrate::from_kbps(20)));
     bench.room.reallocate(bench.now, &mut bench.events);
     assert!(bench.events.iter().any(|e| matches!(e, Event::StreamState { paused: true, .. })));

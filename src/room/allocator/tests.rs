@@ -6,9 +6,25 @@ use super::*;
 
 const LADDER: [Option<Bitrate>; 3] =
     [Some(Bitrate::from_kbps(150)), Some(Bitrate::from_kbps(500)), Some(Bitrate::from_kbps(1700))];
-const CAMERA: Request = Request { kind: MediaKind::Video, priority: 1, max_spatial: 2, costs: LADDER, held: None };
+const CAMERA: Request = Request {
+    kind: MediaKind::Video,
+    priority: 1,
+    max_spatial: 2,
+    costs: LADDER,
+    held: None,
+    not_above: None,
+    paused: false,
+};
 const SCREEN: Request = Request { priority: 255, ..CAMERA };
-const VOICE: Request = Request { kind: MediaKind::Audio, priority: 1, max_spatial: 0, costs: [None; 3], held: None };
+const VOICE: Request = Request {
+    kind: MediaKind::Audio,
+    priority: 1,
+    max_spatial: 0,
+    costs: [None; 3],
+    held: None,
+    not_above: None,
+    paused: false,
+};
 
 fn at(spatial: u8) -> Target {
     Target::Layer { spatial, starved: false }
@@ -16,7 +32,8 @@ fn at(spatial: u8) -> Target {
 
 fn shared(kbps: u64, requests: &[Request], allow_pause: bool) -> Vec<Target> {
     let mut targets = Vec::new();
-    allocate(Bitrate::from_kbps(kbps), requests, allow_pause, &mut targets);
+    let pausing = if allow_pause { Pausing::Now } else { Pausing::Never };
+    allocate(Bitrate::from_kbps(kbps), requests, pausing, &mut targets);
     targets
 }
 
@@ -78,4 +95,34 @@ fn more_budget_never_takes_from_anybody() {
         assert!(now.iter().sum::<u8>() >= before.iter().sum::<u8>(), "{kbps}: {before:?} {now:?}");
         before = now;
     }
+}
+
+#[test]
+fn what_nearly_fits_is_borrowed_for_a_moment_and_what_does_not_is_paused_at_once() {
+    let run = |kbps, request| {
+        let mut targets = Vec::new();
+        allocate(Bitrate::from_kbps(kbps), &[request], Pausing::WhenFarShort, &mut targets);
+        targets[0]
+    };
+    assert_eq!(run(130, CAMERA), Target::Layer { spatial: 0, starved: true });
+    assert_eq!(run(80, CAMERA), Target::Paused);
+    assert_eq!(run(130, Request { paused: true, ..CAMERA }), Target::Paused);
+    assert_eq!(run(155, Request { paused: true, ..CAMERA }), Target::Paused, "it goes on with some to spare");
+    assert_eq!(run(170, Request { paused: true, ..CAMERA }), at(0));
+}
+
+#[test]
+fn one_that_was_lowered_is_not_raised_for_a_while() {
+    let lowered = Request { not_above: Some(0), ..CAMERA };
+    assert_eq!(shared(600, &[CAMERA], true), [at(1)]);
+    assert_eq!(shared(600, &[lowered], true), [at(0)]);
+    assert_eq!(shared(700, &[lowered], true), [at(1)], "unless there is plenty");
+}
+
+#[test]
+fn needs_what_is_wanted_and_a_reserve() {
+    let kbps = |requests: &[Request]| needed(requests).as_bps() / 1000;
+    assert_eq!(kbps(&[VOICE, Request { max_spatial: 1, ..CAMERA }]), 540 * 100 / 92);
+    assert_eq!(kbps(&[Request { costs: [LADDER[0], None, None], ..CAMERA }]), 163, "the higher ones do not flow");
+    assert_eq!(kbps(&[Request { costs: [None; 3], ..CAMERA }]), 1847);
 }

@@ -1,0 +1,434 @@
+//! How much can be sent to one transport, out of the transport-wide feedback on what was sent.
+//!
+//! The shard tells it of each packet that leaves with a transport-wide number and of each feedback packet, asks for the
+//! target, and sends the padding it wants for probes. Below it: [`super::sent`] what is on the road, [`super::delay`]
+//! whether the queue grows, [`super::throughput`] what got through, [`super::loss`], [`super::rate`] the control law,
+//! [`super::probe`]. Pure; nothing is allocated per packet.
+
+use core::time::Duration;
+
+use crate::base::{Bitrate, Instant};
+use crate::cc::delay::{Detector, Usage};
+use crate::cc::loss::{LossControl, Report};
+use crate::cc::probe::{Outcome, Prober, Situation};
+use crate::cc::rate::{Input, Rate};
+use crate::cc::sent::{Delivered, NO_CLUSTER, SendLog};
+use crate::cc::throughput::Throughput;
+use crate::rtp::seq::wire_u16;
+use crate::rtp::twcc::{Feedback, TICKS_PER_REFERENCE};
+
+/// Before anything is known. Higher shows a sharp picture sooner and floods small links.
+const START: u64 = 600_000;
+/// Never less: sound and signs of life.
+const LEAST: u64 = 30_000;
+/// Never more; one subscriber needs no more.
+const MOST: u64 = 30_000_000;
+/// After silence, not below this until something is heard.
+const SILENT_FLOOR: u64 = 150_000;
+/// Nothing is heard for this long: no probes. For the longer one: less and less.
+const QUIET_US: u64 = 400_000;
+const SILENT_US: u64 = 1_000_000;
+/// Other reports come but no feedback, for this long: the far end does not do it.
+const DEAF_US: u64 = 3_000_000;
+const DEAF_PACKETS: u64 = 20;
+/// A queue of this length accounts for loss.
+const CONGESTED_QUEUE_US: i64 = 60_000;
+/// The round trip before it was measured.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
+/// Less than this share of the target is sent: the sender has no more, in percent.
+const LIMITED_PERCENT: u64 = 70;
+/// Sent at most this much faster than the target, in percent; and before anything is known. Higher shows key frames
+/// sooner, and their queue looks like congestion.
+const PACE_PERCENT: u64 = 115;
+const FIRST_PACE_PERCENT: u64 = 400;
+/// Media sent is measured over this.
+const SENT_WINDOW_US: u64 = 500_000;
+/// Units of a status: 250 us.
+const TICK_US: i64 = 250;
+/// Arrival clocks that leap further than this begin anew.
+const CLOCK_LEAP_US: i64 = 3_000_000;
+
+/// What a packet is to the estimator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sound or picture, sent again or not.
+    Media,
+    /// Sent for a probe only.
+    Padding,
+}
+
+/// Estimates for one transport.
+#[derive(Clone, Debug)]
+pub struct Estimator {
+    log: SendLog,
+    detector: Detector,
+    throughput: Throughput,
+    loss: LossControl,
+    rate: Rate,
+    prober: Prober,
+    needed: u64,
+    /// Sent without a number since the last one with.
+    untracked: u16,
+    sent: Sent,
+    clock: Clock,
+    rtt: Option<Duration>,
+    /// When feedback last came, and how many packets had been sent by then.
+    last_feedback: Option<(u64, u64)>,
+    /// When the first packet left that no feedback has followed yet.
+    unanswered: Option<u64>,
+    silent_step: u64,
+    last_other_report: Option<u64>,
+    deaf: bool,
+    can_pad: bool,
+    arrived: Vec<(i64, Delivered)>,
+}
+
+/// Rate of the media sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    since: u64,
+    bytes: u64,
+    rate: Option<u64>,
+}
+
+/// The far end's clock: 24 bits of 64 ms.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    reference: Option<(u32, i64)>,
+    last: Option<(u64, i64)>,
+}
+
+impl Estimator {
+    /// Nothing is known. `first` is the number of the first packet.
+    pub fn new(first: u16) -> Self {
+        Self {
+            log: SendLog::new(first),
+            detector: Detector::new(),
+            throughput: Throughput::new(),
+            loss: LossControl::default(),
+            rate: Rate::new(START, LEAST, MOST),
+            prober: Prober::new(START),
+            needed: 0,
+            untracked: 0,
+            sent: Sent::default(),
+            clock: Clock::default(),
+            rtt: None,
+            last_feedback: None,
+            unanswered: None,
+            silent_step: 0,
+            last_other_report: None,
+            deaf: false,
+            can_pad: false,
+            arrived: Vec::with_capacity(64),
+        }
+    }
+
+    /// The transport-wide number of the next packet, to be written into it.
+    pub fn next_number(&self) -> u16 {
+        wire_u16(self.log.next())
+    }
+
+    /// A packet with [`Self::next_number`] in it leaves now; `size` is what it takes on the wire in bytes, headers below
+    /// RTP included.
+    pub fn on_sent(&mut self, now: Instant, size: usize, kind: Kind) {
+        let now_us = us(now);
+        let size = u16::try_from(size).unwrap_or(u16::MAX).saturating_add(core::mem::take(&mut self.untracked));
+        let tag = self.prober.tag();
+        let seq = self.log.push(now_us, size, tag);
+        self.unanswered.get_or_insert(now_us);
+        if tag != NO_CLUSTER {
+            self.prober.on_sent(now_us, seq, size);
+        }
+        if kind == Kind::Media {
+            self.sent.add(now_us, size);
+        }
+    }
+
+    /// A packet without a number leaves: sound towards far ends that take numbers on video only.
+    pub fn on_untracked(&mut self, now: Instant, size: usize) {
+        let size = u16::try_from(size).unwrap_or(u16::MAX);
+        self.untracked = self.untracked.saturating_add(size);
+        self.sent.add(us(now), size);
+    }
+
+    /// All that would be sent if there were room, and whether padding can be sent.
+    pub fn set_demand(&mut self, needed: Bitrate, can_pad: bool) {
+        let needed = needed.as_bps().min(MOST);
+        if needed > self.needed + self.needed / 10 {
+            self.prober.on_demand();
+        }
+        self.needed = needed;
+        self.can_pad = can_pad;
+    }
+
+    /// A report of another kind came from the far end: it lives.
+    pub fn on_other_report(&mut self, now: Instant) {
+        self.last_other_report = Some(us(now));
+    }
+
+    /// Feedback came.
+    pub fn on_feedback(&mut self, now: Instant, feedback: &Feedback<'_>) {
+        let now_us = us(now);
+        let Some(base) = self.clock.unwrap(feedback.reference_time) else { return };
+        if self.is_silent(now_us) {
+            self.detector.reset();
+            self.throughput.reset();
+        }
+        let (end, seen) = self.read(feedback, base);
+        let lost = self.log.sweep(end, self.prober.pending());
+        self.prober.on_lost(lost.lost_in_cluster);
+        let Some(seen) = seen else { return };
+        self.deaf = false;
+        self.last_feedback = Some((now_us, self.log.next()));
+        self.unanswered = (self.log.in_flight() > 0).then_some(now_us);
+        self.silent_step = 0;
+        self.learn(now_us, lost.lost, lost.unknown, seen);
+    }
+
+    /// Sort a report's packets out. The first number it says nothing about, and the highest that has arrived.
+    fn read(&mut self, feedback: &Feedback<'_>, base: i64) -> (u64, Option<u64>) {
+        let (mut end, mut seen) = (0, None);
+        self.arrived.clear();
+        for status in feedback.statuses() {
+            let Some(seq) = self.log.unwrap(status.sequence) else { continue };
+            end = end.max(seq + 1);
+            let Some(ticks) = status.arrival else {
+                self.log.missing(seq);
+                continue;
+            };
+            seen = seen.max(Some(seq));
+            if let Some(delivered) = self.log.received(seq) {
+                self.arrived.push((base + ticks * TICK_US, delivered));
+            }
+        }
+        self.arrived.sort_unstable_by_key(|(arrival, delivered)| (*arrival, delivered.seq));
+        (end, seen)
+    }
+
+    fn learn(&mut self, now_us: u64, lost: u32, mut unknown: u32, seen: u64) {
+        let (mut bytes, mut recovered) = (0, 0);
+        let mut smallest = i64::MAX;
+        let mut rtt = u64::MAX;
+        let newest = self.arrived.last().map_or(0, |(arrival, _)| *arrival);
+        if self.clock.leaps(now_us, newest) {
+            self.detector = Detector::new();
+            self.throughput.reset();
+        }
+        for (arrival, delivered) in &self.arrived {
+            bytes += u64::from(delivered.size);
+            recovered += u32::from(delivered.recovered);
+            let held = u64::try_from(newest - arrival).unwrap_or(0);
+            rtt = rtt.min(now_us.saturating_sub(delivered.sent_us).saturating_sub(held));
+            // What a report that never came would have told of is taken to have arrived by now.
+            let size = u32::from(delivered.size).saturating_add(core::mem::take(&mut unknown));
+            self.throughput.on_packet(delivered.sent_us, *arrival, size);
+            if delivered.cluster != NO_CLUSTER {
+                self.prober.on_arrived(delivered.cluster, *arrival, delivered.size);
+                continue;
+            }
+            smallest = smallest.min(arrival - delivered.sent_us.cast_signed());
+            self.detector.on_packet(delivered.sent_us, *arrival);
+        }
+        if smallest != i64::MAX {
+            self.detector.on_report(now_us, smallest);
+        }
+        if rtt != u64::MAX {
+            let rtt = Duration::from_micros(rtt);
+            self.rtt = Some(self.rtt.map_or(rtt, |before| (before * 7 + rtt) / 8));
+        }
+        let received = u32::try_from(self.arrived.len()).unwrap_or(u32::MAX);
+        let congested = !self.rate.is_foreign_queue()
+            && (self.detector.usage() == Usage::Over || self.detector.queue_us() > CONGESTED_QUEUE_US);
+        let target = self.rate.target();
+        self.loss.on_report(now_us, &Report { received, bytes, lost, recovered, target, congested });
+        let outcome = self.prober.conclude(now_us, seen, self.loss.inherent(), self.rate.target(), self.needed);
+        self.control(now_us, outcome);
+    }
+
+    fn control(&mut self, now_us: u64, outcome: Option<Outcome>) {
+        let usage = self.detector.usage();
+        if let Some(Outcome::Proven(proven)) = outcome
+            && usage != Usage::Over
+        {
+            self.rate.on_probe(proven);
+            self.loss.on_probe(proven);
+        }
+        let inherent = self.loss.inherent();
+        let input = Input {
+            now_us,
+            usage,
+            slow: self.throughput.slow().map(|rates| rates.without_loss(inherent)),
+            fast: self.throughput.fast().map(|rates| rates.without_loss(inherent)),
+            queue_us: self.detector.queue_us(),
+            rtt: self.rtt(),
+            limited: self.sent.is_limited(now_us, self.target_bps()),
+            shadow: self.prober.shadow(now_us, self.rtt()),
+            jitter_us: i64::try_from(self.detector.jitter().as_micros()).unwrap_or(0),
+            loss: self.loss.loss().saturating_sub(self.loss.inherent()),
+        };
+        self.rate.on_report(&input);
+        if let Some(before) = self.rate.take_drop() {
+            self.prober.on_drop(before);
+            self.prober.abort();
+        }
+        self.plan(now_us);
+    }
+
+    fn plan(&mut self, now_us: u64) {
+        if !self.can_pad {
+            return;
+        }
+        let blocked = self.detector.usage() == Usage::Over
+            || self.loss.is_limiting()
+            || self.deaf
+            || self.quiet_for(now_us) > QUIET_US + u64::try_from(self.rtt().as_micros()).unwrap_or(0);
+        let queue_us = if self.rate.is_foreign_queue() { 0 } else { self.detector.queue_us() };
+        let situation = Situation {
+            now_us,
+            target: self.target_bps(),
+            needed: self.needed,
+            blocked,
+            queue_us,
+            last_overuse: self.rate.last_overuse(),
+            rtt: self.rtt(),
+            jitter: self.detector.jitter(),
+        };
+        self.prober.plan(&situation, self.log.next());
+    }
+
+    /// Bytes of padding to be sent now, for a probe. Ask again at [`Self::next_timeout`].
+    pub fn padding(&mut self, now: Instant) -> usize {
+        if self.can_pad { self.prober.padding(us(now)) } else { 0 }
+    }
+
+    /// How large packets of padding should be, headers below RTP included.
+    pub fn padding_size(&self) -> usize {
+        self.prober.packet_size()
+    }
+
+    /// Do what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now_us = us(now);
+        let quiet = self.quiet_for(now_us);
+        if quiet >= DEAF_US && self.is_deaf(now_us) {
+            self.deaf = true;
+            self.prober.abort();
+        }
+        if !self.deaf && self.last_feedback.is_some() && quiet >= SILENT_US && now_us >= self.silent_step {
+            self.silent_step = now_us + 1_000_000;
+            self.rate.on_silence(SILENT_FLOOR);
+            self.prober.abort();
+        }
+        if let Some(before) = self.rate.take_drop() {
+            self.prober.on_drop(before);
+        }
+        self.plan(now_us);
+    }
+
+    /// When [`Self::handle_timeout`] and [`Self::padding`] want to be called again.
+    pub fn next_timeout(&self, now: Instant) -> Instant {
+        // A probe is filled up every other millisecond; everything else can wait for the next report.
+        now + if self.prober.sending().is_some() { Duration::from_millis(2) } else { Duration::from_millis(100) }
+    }
+
+    /// What may be sent, wire overhead included. `None`: the far end gives no feedback.
+    pub fn estimate(&self) -> Option<Bitrate> {
+        (!self.deaf).then(|| Bitrate::from_bps(self.target_bps()))
+    }
+
+    /// How fast it may be sent: somewhat more than the estimate, so that a key frame does not wait for long.
+    pub fn pacing(&self) -> Option<Bitrate> {
+        if self.deaf {
+            return None;
+        }
+        let factor = if self.last_feedback.is_some() { PACE_PERCENT } else { FIRST_PACE_PERCENT };
+        let pace = self.target_bps() * factor / 100;
+        Some(Bitrate::from_bps(pace.max(self.prober.sending().unwrap_or(0))))
+    }
+
+    /// Smoothed round trip time as feedback shows it.
+    pub fn rtt(&self) -> Duration {
+        self.rtt.unwrap_or(DEFAULT_RTT)
+    }
+
+    /// Queueing delay in the last report.
+    pub fn queue(&self) -> Duration {
+        Duration::from_micros(self.detector.queue_us().max(0).unsigned_abs())
+    }
+
+    /// Loss of the last second, in thousandths.
+    pub fn loss_per_mille(&self) -> u32 {
+        self.loss.loss()
+    }
+
+    fn target_bps(&self) -> u64 {
+        self.loss.cap().map_or(self.rate.target(), |cap| cap.min(self.rate.target())).max(LEAST)
+    }
+
+    /// How long packets have been on the road without an answer.
+    fn quiet_for(&self, now_us: u64) -> u64 {
+        self.unanswered.map_or(0, |since| now_us.saturating_sub(since))
+    }
+
+    fn is_silent(&self, now_us: u64) -> bool {
+        self.quiet_for(now_us) > SILENT_US
+    }
+
+    /// Something else is heard of the far end, but no feedback.
+    fn is_deaf(&self, now_us: u64) -> bool {
+        let (at, sent) = self.last_feedback.unwrap_or((0, 0));
+        let many = sent == 0 || self.log.next() - sent >= DEAF_PACKETS;
+        many && self.last_other_report.is_some_and(|other| other > at + DEAF_US && now_us < other + DEAF_US)
+    }
+}
+
+impl Sent {
+    fn add(&mut self, now_us: u64, size: u16) {
+        let elapsed = now_us.saturating_sub(self.since);
+        if elapsed >= SENT_WINDOW_US {
+            // After a long silence the measure begins anew.
+            let known = elapsed < 4 * SENT_WINDOW_US;
+            self.rate = if known { crate::cc::throughput::rate(self.bytes, elapsed) } else { None };
+            (self.since, self.bytes) = (now_us, 0);
+        }
+        self.bytes += u64::from(size);
+    }
+
+    fn is_limited(&self, now_us: u64, target: u64) -> bool {
+        let stale = now_us.saturating_sub(self.since) >= 2 * SENT_WINDOW_US;
+        stale || self.rate.is_none_or(|rate| rate < target / 100 * LIMITED_PERCENT)
+    }
+}
+
+impl Clock {
+    /// Microseconds of the reference time, going on over its wraps: the candidate closest to the last one.
+    fn unwrap(&mut self, reference: u32) -> Option<i64> {
+        let unwrapped = match self.reference {
+            None => i64::from(reference),
+            Some((before, unwrapped)) => {
+                let ahead = reference.wrapping_sub(before) & 0xff_ffff;
+                unwrapped + if ahead < 1 << 23 { i64::from(ahead) } else { i64::from(ahead) - (1 << 24) }
+            }
+        };
+        if self.reference.is_none_or(|(_, before)| unwrapped > before) {
+            self.reference = Some((reference, unwrapped));
+        }
+        unwrapped.checked_mul(TICKS_PER_REFERENCE * TICK_US)
+    }
+
+    /// Whether the far end's clock has leapt against ours.
+    fn leaps(&mut self, now_us: u64, arrival: i64) -> bool {
+        let before = self.last.replace((now_us, arrival));
+        before.is_some_and(|(at, before)| {
+            let ours = now_us.saturating_sub(at).cast_signed();
+            (arrival - before - ours).abs() > CLOCK_LEAP_US
+        })
+    }
+}
+
+fn us(at: Instant) -> u64 {
+    at.as_nanos() / 1000
+}
+
+#[cfg(test)]
+mod tests;
