@@ -5,8 +5,10 @@
 //! transport. Called by the media thread and by simulations; knows no socket and no clock.
 //!
 //! The parts: [`Shard`] itself finds out whose a datagram is; `ingress` takes RTP in, `bind` finds the encoding of an
-//! unknown SSRC, `rtcp` reads and writes reports, `egress` sends, `commands` obeys control.
+//! unknown SSRC, `rtcp` reads and writes reports, `bandwidth` finds out
+//! what can be sent, `egress` sends, `commands` obeys control.
 
+mod bandwidth;
 mod bind;
 pub mod census;
 pub mod command;
@@ -220,15 +222,16 @@ impl Shard {
         }
         line.scheduled = None;
         self.after_transport(now, key, edges, out);
+        self.run_bandwidth(now, key, out);
         self.report(now, key, out);
-        let Some(due) = self.transport_due(key) else { return };
+        let Some(due) = self.transport_due(now, key) else { return };
         if let Some(line) = self.lines.get_mut(key) {
             self.timers.reschedule(now, Owner::Transport(key), &mut line.scheduled, Some(due));
         }
     }
 
     /// The earliest of all that a transport and its streams wait for.
-    fn transport_due(&self, key: TransportKey) -> Option<Instant> {
+    fn transport_due(&self, now: Instant, key: TransportKey) -> Option<Instant> {
         let line = self.lines.get(key)?;
         let nacks = line.received.iter().filter(|bound| !bound.rtx);
         let nacks = nacks.filter_map(|bound| self.streams.get(bound.stream)?.rx.next_nack()).min();
@@ -238,6 +241,7 @@ impl Shard {
             Some(line.next_receiver_report),
             line.next_sender_report,
             nacks,
+            line.bandwidth.as_deref().filter(|_| line.connected).map(|bandwidth| bandwidth.next_timeout(now)),
         ];
         times.into_iter().flatten().min()
     }

@@ -40,6 +40,14 @@ pub enum MediaCommand {
         /// Who.
         participant: ParticipantId,
     },
+    /// A participant said whether what it receives may be paused when its link is too small; otherwise the operator's
+    /// rule holds.
+    SetPausing {
+        /// Who.
+        participant: ParticipantId,
+        /// It may.
+        allowed: bool,
+    },
     /// A participant is gone, with everything of it.
     RemoveParticipant {
         /// Who.

@@ -102,7 +102,7 @@ impl Default for RtcConfig {
             enable_loopback_candidate: false,
             stun_servers: Vec::new(),
             turn_servers: Vec::new(),
-            allow_pause: false,
+            allow_pause: true,
         }
     }
 }

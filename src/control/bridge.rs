@@ -50,6 +50,9 @@ pub fn command(room: u64, command: s::MediaCommand) -> Command {
         M::AddParticipant { participant } => {
             Command::AddParticipant { room: room_id(room), participant: ParticipantId(participant.0) }
         }
+        M::SetPausing { participant, allowed } => {
+            Command::SetPausing { participant: ParticipantId(participant.0), allowed }
+        }
         M::RemoveParticipant { participant } => {
             Command::RemoveParticipant { participant: ParticipantId(participant.0) }
         }

@@ -75,6 +75,16 @@ impl HeaderBuffer {
         self.write_with(fields, mid.into_iter().chain(cc).chain(send_time).chain(passed))
     }
 
+    /// Write the header of a packet that is padding only (RFC 3550, 5.1: the padding bit), with places for
+    /// [`Self::set_transport_cc`] and [`Self::set_abs_send_time`] where negotiated.
+    pub fn padding(&mut self, fields: &Fields, to: &ExtensionIds) -> &[u8] {
+        self.forward(fields, Extensions::default(), &ExtensionIds::default(), to, None);
+        if let Some(first) = self.bytes.first_mut() {
+            *first |= 0x20;
+        }
+        self.bytes()
+    }
+
     /// Put in the transport-wide sequence number, where there is a place for one.
     pub fn set_transport_cc(&mut self, sequence: u16) {
         if let Some(place) = self.transport_cc.and_then(|at| self.bytes.get_mut(at..at + 2)) {

@@ -6,8 +6,8 @@
 use core::time::Duration;
 
 use crate::base::{DropReason, Instant, MediaKind, Ssrc, TrackId};
-use crate::rtp::ext;
 use crate::rtp::packet::PacketView;
+use crate::rtp::{dd, ext};
 use crate::shard::Shard;
 use crate::shard::parts::{Bound, Publication, Stream, StreamKey};
 use crate::transport::TransportKey;
@@ -136,6 +136,7 @@ fn new_stream(
         history: History::new(history),
         codecs: params.codecs.clone(),
         extensions: params.extensions,
+        dependency: dd::Reader::new(),
         fresh: true,
         since_flush: (0, 0, 0),
         flush_limits: (u32::try_from(history.packets / 2).unwrap_or(u32::MAX), history.bytes / 2),

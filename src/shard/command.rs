@@ -25,6 +25,13 @@ pub enum Command {
         /// Its id from now on.
         participant: ParticipantId,
     },
+    /// Whether what a participant receives may be paused when not even its lowest layer fits its link.
+    SetPausing {
+        /// Who.
+        participant: ParticipantId,
+        /// False: the lowest layer is sent whatever its link says. Without this command: as the operator says.
+        allowed: bool,
+    },
     /// Remove a participant with its transports, tracks and downtracks. The next packet from or to it is dropped.
     RemoveParticipant {
         /// Who.

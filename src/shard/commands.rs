@@ -13,7 +13,7 @@ use crate::shard::Shard;
 use crate::shard::command::{Command, DataChannel};
 use crate::shard::event::{CloseReason, Event};
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::{Line, Rate, RoomKey};
+use crate::shard::parts::{Copy, Line, Rate, RoomKey};
 use crate::shard::timers::Owner;
 use crate::transport::params::{ExtensionIds, IceCredentials, RemoteParams, TransportParams};
 use crate::transport::route::Route;
@@ -28,6 +28,11 @@ impl Shard {
             Command::AddRoom { room } => self.add_room(now, room),
             Command::RemoveRoom { room } => self.remove_room(now, room, out),
             Command::AddParticipant { room, participant } => self.add_participant(now, room, participant, out),
+            Command::SetPausing { participant, allowed } => {
+                if let Some((room, key)) = self.ids.participants.get(&participant).copied() {
+                    self.with_room(now, room, out, |_, room| room.set_may_pause(key, Some(allowed)));
+                }
+            }
             Command::RemoveParticipant { participant } => self.remove_participant(now, participant, out),
             Command::AddTransport { participant, transport, params } => {
                 self.add_transport(now, participant, transport, &params, out);
@@ -235,7 +240,7 @@ impl Shard {
             next_receiver_report: now + core::time::Duration::from_secs(1),
             next_sender_report: None,
             scheduled: None,
-            transport_cc: self.rng.next_u16(),
+            bandwidth: None,
             queue: None,
             drains: false,
             rate: Rate::default(),
@@ -298,11 +303,12 @@ impl Shard {
         let mut next = line.queue.take().map(|(first, _)| first);
         while let Some(copy) = next.and_then(|at| self.pending.get(at as usize)) {
             next = copy.next;
-            if !copy.rtx {
+            if copy.copy == Copy::First {
                 self.fanout.dropped.add(crate::base::DropReason::Removed);
             }
         }
         self.busy.retain(|busy| *busy != key);
+        self.drop_waiting(key);
     }
 
     fn set_remote(&mut self, now: Instant, id: TransportId, remote: &RemoteParams, out: &mut Outbox) {

@@ -8,7 +8,7 @@ use crate::rtp::header::Fields;
 use crate::rtp::seq::wire_u16;
 use crate::shard::Shard;
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::Pending;
+use crate::shard::parts::{Copy, Pending};
 use crate::shard::timers::Owner;
 use crate::transport::TransportKey;
 use crate::transport::tx::Sent;
@@ -32,7 +32,9 @@ impl Shard {
             let mut next = line.queue.take().map(|(first, _)| first);
             while let Some(copy) = next.and_then(|at| self.pending.get(at as usize)).copied() {
                 next = copy.next;
-                self.send(now, key, &copy, out);
+                if !self.waits(now, key, &copy) {
+                    self.send(now, key, &copy, out);
+                }
             }
         }
         self.busy = busy;
@@ -40,21 +42,27 @@ impl Shard {
         self.stats.copies_dropped = self.fanout.dropped.clone();
     }
 
-    fn send(&mut self, now: Instant, key: TransportKey, copy: &Pending, out: &mut Outbox) {
+    pub(super) fn send(&mut self, now: Instant, key: TransportKey, copy: &Pending, out: &mut Outbox) {
         let result = self.emit(now, key, copy, out);
         match result {
-            Ok(()) if copy.rtx => self.stats.rtx_sent = self.stats.rtx_sent.wrapping_add(1),
+            Ok(()) if copy.copy != Copy::First => self.stats.rtx_sent = self.stats.rtx_sent.wrapping_add(1),
             Ok(()) => self.stats.rtp_forwarded = self.stats.rtp_forwarded.wrapping_add(1),
-            Err(reason) if copy.rtx => self.stats.dropped.add(reason),
+            Err(reason) if copy.copy != Copy::First => self.stats.dropped.add(reason),
             Err(reason) => self.fanout.dropped.add(reason),
         }
     }
 
-    fn emit(&mut self, now: Instant, key: TransportKey, copy: &Pending, out: &mut Outbox) -> Result<(), DropReason> {
+    pub(super) fn emit(
+        &mut self,
+        now: Instant,
+        key: TransportKey,
+        copy: &Pending,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
         let line = self.lines.get_mut(key).ok_or(DropReason::Removed)?;
         let sender = self.senders.get_mut(copy.sender).ok_or(DropReason::Removed)?;
         let stream = self.streams.get(copy.stream).ok_or(DropReason::Removed)?;
-        let entry = stream.history.packet(copy.source).ok_or(DropReason::Bug)?;
+        let entry = stream.history.packet(copy.source).ok_or(DropReason::TooLate)?;
         let route = line.transport.route().ok_or(DropReason::NotConnected)?;
         let numbering = copy.header.numbering;
 
@@ -67,11 +75,12 @@ impl Shard {
             _ => (&[], entry.payload),
         };
         let original = wire_u16(numbering.seq).to_be_bytes();
-        let (index, fields, prefix): (u64, Fields, &[u8]) = if copy.rtx {
+        let (index, fields, prefix): (u64, Fields, &[u8]) = if copy.copy != Copy::First {
             let rtx = sender.payload_types.iter().find(|map| map.to == copy.header.payload_type);
             let payload_type = rtx.and_then(|map| map.rtx).ok_or(DropReason::UnknownPayloadType)?;
             let ssrc = sender.rtx_ssrc.ok_or(DropReason::UnknownPayloadType)?;
-            let index = sender.tx.take_rtx(entry.payload.len());
+            let cost = if copy.copy == Copy::Probe { 0 } else { entry.payload.len() };
+            let index = sender.tx.take_rtx(cost);
             let timestamp = numbering.timestamp;
             let sequence = wire_u16(index);
             (index, Fields { marker: entry.marker, payload_type, sequence, timestamp, ssrc }, &original)
@@ -86,8 +95,9 @@ impl Shard {
             (numbering.seq, fields, &[])
         };
         self.header.forward(&fields, entry.extensions, &stream.extensions, &sender.extensions, None);
-        if self.header.has_transport_cc() {
-            self.header.set_transport_cc(line.transport_cc);
+        let numbered = self.header.has_transport_cc();
+        if let Some(bandwidth) = line.bandwidth.as_deref() {
+            self.header.set_transport_cc(bandwidth.estimator.next_number());
         }
         self.header.set_abs_send_time(now);
         let header = self.header.bytes();
@@ -102,12 +112,12 @@ impl Shard {
                 .map(|()| arena.len() - before)
         });
         let size = sent.ok_or(refused)?;
-        if self.header.has_transport_cc() {
-            line.transport_cc = line.transport_cc.wrapping_add(1);
+        if let Some(bandwidth) = line.bandwidth.as_deref_mut() {
+            bandwidth.on_sent(now, route, size, numbered, copy.copy);
         }
         line.rate.add(now, size);
         self.stats.bytes_sent = self.stats.bytes_sent.wrapping_add(size as u64);
-        if copy.rtx {
+        if copy.copy != Copy::First {
             return Ok(());
         }
         let sent = Sent {

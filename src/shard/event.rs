@@ -103,7 +103,7 @@ pub struct ShardStats {
     pub dropped: DropCounts,
     /// Copies that ended, by reason.
     pub copies_dropped: DropCounts,
-    /// Copies decided and not yet sent; zero after each flush.
+    /// Copies decided and not yet sent: spread over time.
     pub copies_pending: u64,
     /// Retransmissions asked of publishers, packets.
     pub nacks_sent: u64,
@@ -113,6 +113,8 @@ pub struct ShardStats {
     pub nacks_refused: DropCounts,
     /// Retransmissions sent.
     pub rtx_sent: u64,
+    /// Packets sent to find out how much gets through; they carry nothing new.
+    pub probes_sent: u64,
     /// Retransmissions received and used.
     pub rtx_received: u64,
     /// Key frame requests sent to publishers.

@@ -3,13 +3,14 @@
 //! Nothing is sent here. Decisions become [`Pending`] copies, which [`super::egress`] sends at the next flush.
 
 use crate::base::{DropReason, Instant, PayloadType};
+use crate::room::TrackKey;
 use crate::room::packet::Packet;
-use crate::rtp::codec::FrameInfo;
+use crate::rtp::codec::{Codec, FrameInfo};
 use crate::rtp::ext;
 use crate::rtp::packet::{PacketView, retransmitted};
 use crate::shard::Shard;
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::{Bound, Pending, Stream, StreamKey};
+use crate::shard::parts::{Bound, Copy, Pending, RoomKey, Stream, StreamKey};
 use crate::shard::timers::Owner;
 use crate::transport::TransportKey;
 use crate::transport::history::Entry;
@@ -90,7 +91,20 @@ impl Shard {
             audio_level: stream.audio_level(view),
             frame: arrived.info,
         };
-        self.decide(now, bound.stream, &packet, out)
+        let (room, track) = (stream.room, stream.track);
+        let decided = self.decide(now, bound.stream, &packet, out);
+        if arrived.received.outage {
+            self.outage(now, room, track, packet.spatial, out);
+        }
+        decided
+    }
+
+    /// Packets of an encoding will not come any more: whoever shows it needs a key frame.
+    pub(super) fn outage(&mut self, now: Instant, room: RoomKey, track: TrackKey, spatial: u8, out: &mut Outbox) {
+        if let Some((room, _)) = self.rooms.get_mut(room) {
+            room.on_outage(now, track, spatial);
+        }
+        self.after_room(now, room, out);
     }
 
     /// Ask the room and note what it decides.
@@ -107,7 +121,7 @@ impl Shard {
         }
         let mut sends = core::mem::take(&mut self.fanout.sends);
         for (sender, header) in sends.drain(..) {
-            self.push(Pending { sender, stream: key, source: packet.seq, header, rtx: false, next: None });
+            self.push(Pending { sender, stream: key, source: packet.seq, header, copy: Copy::First, next: None });
         }
         self.fanout.sends = sends;
         self.stats.rtp_offered = self.fanout.offered;
@@ -160,7 +174,7 @@ impl Stream {
         let codec = codec.ok_or(DropReason::UnknownPayloadType)?.codec;
         let received = self.rx.on_packet(now, view.sequence(), view.timestamp(), size)?;
         let payload = view.payload();
-        let info = if payload.is_empty() { FrameInfo::WHOLE } else { FrameInfo::read(codec, payload, view.marker())? };
+        let info = if payload.is_empty() { FrameInfo::WHOLE } else { self.frame(codec, payload, view)? };
         Ok(Arrived { received, payload_type, payload, info })
     }
 
@@ -169,8 +183,19 @@ impl Stream {
         let codec = *codec.ok_or(DropReason::UnknownPayloadType)?;
         let (sequence, payload) = retransmitted(view.payload()).ok_or(DropReason::UselessRtx)?;
         let received = self.rx.on_recovered(now, sequence)?;
-        let info = FrameInfo::read(codec.codec, payload, view.marker())?;
+        let info = self.frame(codec.codec, payload, view)?;
         Ok(Arrived { received, payload_type: codec.payload_type, payload, info })
+    }
+
+    /// What payload and dependency descriptor say of the frame. A payload that makes no sense, because it is encrypted, is
+    /// no fault where the descriptor tells all.
+    fn frame(&mut self, codec: Codec, payload: &[u8], view: &PacketView<'_>) -> Result<FrameInfo, DropReason> {
+        let read = FrameInfo::read(codec, payload, view.marker());
+        let descriptor = self.extensions.dependency_descriptor.and_then(|id| view.extension(id));
+        match descriptor.and_then(|data| self.dependency.read(data)) {
+            Some(frame) => Ok(read.unwrap_or(FrameInfo::WHOLE).with_dependency(frame)),
+            None => read,
+        }
     }
 
     fn audio_level(&self, view: &PacketView<'_>) -> Option<u8> {

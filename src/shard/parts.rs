@@ -5,6 +5,8 @@ use crate::cc::feedback::FeedbackGenerator;
 use crate::cc::remb::RembCeiling;
 use crate::room::downtrack::Header;
 use crate::room::{DowntrackKey, MAX_SPATIAL, ParticipantKey, SenderKey, TrackKey};
+use crate::rtp::dd;
+use crate::shard::bandwidth::Bandwidth;
 use crate::shard::timers::Scheduled;
 use crate::transport::history::History;
 use crate::transport::params::{CodecParams, ExtensionIds, PayloadMap, TrackParams};
@@ -52,8 +54,8 @@ pub(super) struct Line {
     pub(super) next_receiver_report: Instant,
     pub(super) next_sender_report: Option<Instant>,
     pub(super) scheduled: Scheduled,
-    /// Transport-wide number of the next packet to it.
-    pub(super) transport_cc: u16,
+    /// Where its far end gives transport-wide feedback.
+    pub(super) bandwidth: Option<Box<Bandwidth>>,
     /// First and last of its copies in the pending list.
     pub(super) queue: Option<(u32, u32)>,
     /// It waits to send data.
@@ -123,6 +125,8 @@ pub(super) struct Stream {
     pub(super) history: History,
     pub(super) codecs: Vec<CodecParams>,
     pub(super) extensions: ExtensionIds,
+    /// Layers of codecs whose payload does not tell them, or is encrypted.
+    pub(super) dependency: dd::Reader,
     /// Nothing has come yet: the first packet begins a numbering nobody knows.
     pub(super) fresh: bool,
     /// Taken in since the flush with this number.
@@ -148,6 +152,16 @@ pub(super) struct Sender {
     pub(super) reported: bool,
     /// When it was asked for.
     pub(super) born: Instant,
+    pub(super) audio: bool,
+}
+
+impl Sender {
+    /// Padding can be sent on its retransmission stream, and the far end reports on it.
+    pub(super) fn can_pad(&self) -> bool {
+        self.rtx_ssrc.is_some()
+            && self.extensions.transport_cc.is_some()
+            && self.payload_types.iter().any(|map| map.rtx.is_some())
+    }
 }
 
 /// A published track as control named it.
@@ -160,6 +174,17 @@ pub(super) struct Publication {
     pub(super) streams: [Option<StreamKey>; MAX_SPATIAL],
 }
 
+/// What a copy is sent as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// The packet itself.
+    First,
+    /// A retransmission that was asked for.
+    Again,
+    /// A retransmission nobody asked for: padding of a probe.
+    Probe,
+}
+
 /// A copy decided and not yet sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
@@ -168,8 +193,7 @@ pub(super) struct Pending {
     /// Number in the history of the stream.
     pub(super) source: u64,
     pub(super) header: Header,
-    /// Sent as a retransmission.
-    pub(super) rtx: bool,
+    pub(super) copy: Copy,
     /// The next copy for the same transport.
     pub(super) next: Option<u32>,
 }

@@ -12,7 +12,7 @@ use crate::rtp::ntp::NtpTime;
 use crate::rtp::rtcp::{Compound, Packet, ReportBlock, SenderInfo, write};
 use crate::shard::Shard;
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::{Line, Pending, RoomKey};
+use crate::shard::parts::{Copy, Line, Pending, RoomKey};
 use crate::transport::TransportKey;
 use crate::transport::route::Route;
 
@@ -67,13 +67,10 @@ impl Shard {
                     self.on_keyframe_request(now, key, media);
                 }
             }
-            Packet::Remb { bps, .. } => self.on_remb(now, key, Bitrate::from_bps(bps)),
+            Packet::Remb { bps, .. } => self.on_remb(now, key, Bitrate::from_bps(bps), out),
+            Packet::TransportCc(feedback) => self.on_transport_feedback(now, key, &feedback, out),
             Packet::ReferenceTime { sender, ntp } => self.answer_reference_time(key, sender, ntp, out),
-            Packet::SourceDescription
-            | Packet::Bye(_)
-            | Packet::TransportCc(_)
-            | Packet::Dlrr(_)
-            | Packet::Other { .. } => {}
+            Packet::SourceDescription | Packet::Bye(_) | Packet::Dlrr(_) | Packet::Other { .. } => {}
         }
     }
 
@@ -92,7 +89,10 @@ impl Shard {
     }
 
     fn on_report_block(&mut self, now: Instant, key: TransportKey, block: &ReportBlock) {
-        let Some(line) = self.lines.get(key) else { return };
+        let Some(line) = self.lines.get_mut(key) else { return };
+        if let Some(bandwidth) = line.bandwidth.as_deref_mut() {
+            bandwidth.estimator.on_other_report(now);
+        }
         let Some(sender) = line.sender(block.ssrc).and_then(|key| self.senders.get_mut(key)) else { return };
         sender.tx.on_report_block(self.wall.at(now), block);
         let far_end = sender.tx.far_end();
@@ -143,7 +143,7 @@ impl Shard {
             stream: stream_key,
             source: again.source,
             header,
-            rtx: true,
+            copy: Copy::Again,
             next: None,
         });
         Ok(())
@@ -158,13 +158,10 @@ impl Shard {
         }
     }
 
-    fn on_remb(&mut self, now: Instant, key: TransportKey, remb: Bitrate) {
+    fn on_remb(&mut self, now: Instant, key: TransportKey, remb: Bitrate, out: &mut Outbox) {
         let Some(line) = self.lines.get_mut(key) else { return };
         line.remb.on_remb(now, remb, line.rate.measured(now));
-        let ceiling = line.remb.ceiling(now);
-        if let Some((room, _)) = self.rooms.get_mut(line.room) {
-            room.on_estimate(line.participant, ceiling);
-        }
+        self.tell_room(now, key, out);
     }
 
     fn answer_reference_time(&mut self, key: TransportKey, asker: Ssrc, ntp: NtpTime, out: &mut Outbox) {
@@ -185,11 +182,7 @@ impl Shard {
         let Some(line) = self.lines.get_mut(key) else { return };
         if line.next_receiver_report <= now {
             line.next_receiver_report = now + REPORT_INTERVAL;
-            let ceiling = line.remb.ceiling(now);
-            let (room, participant) = (line.room, line.participant);
-            if let Some((room, _)) = self.rooms.get_mut(room) {
-                room.on_estimate(participant, ceiling);
-            }
+            self.tell_room(now, key, out);
             self.send_receiver_reports(now, key, out);
         }
         let Some(line) = self.lines.get_mut(key) else { return };
@@ -202,6 +195,7 @@ impl Shard {
     fn ask_for_missing(&mut self, now: Instant, key: TransportKey, out: &mut Outbox) {
         let Some(line) = self.lines.get_mut(key) else { return };
         self.scratch.clear();
+        let mut given_up = None;
         for bound in line.received.iter().filter(|bound| !bound.rtx) {
             let Some(stream) = self.streams.get_mut(bound.stream) else { continue };
             if stream.rx.next_nack().is_none_or(|due| due > now) {
@@ -209,6 +203,10 @@ impl Shard {
             }
             let track = self.rooms.get_mut(stream.room).and_then(|(room, _)| room.tracks.get_mut(stream.track));
             let round = stream.rx.poll_nacks(now, track.as_ref().map(|track| track.rtt));
+            if round.given_up > 0 {
+                // One at a time is enough: the next round tells of others.
+                given_up = Some((stream.room, stream.track, stream.spatial));
+            }
             if !round.lost.is_empty() {
                 self.stats.nacks_sent = self.stats.nacks_sent.wrapping_add(round.lost.len() as u64);
                 write::nack(&mut self.scratch, line.our_ssrc, bound.ssrc, round.lost.iter().copied());
@@ -216,6 +214,9 @@ impl Shard {
         }
         if !self.scratch.is_empty() {
             send(line, &self.scratch, &mut self.stats.bytes_sent, out);
+        }
+        if let Some((room, track, spatial)) = given_up {
+            self.outage(now, room, track, spatial, out);
         }
     }
 

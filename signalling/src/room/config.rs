@@ -88,7 +88,7 @@ impl Default for Config {
             enable_data_tracks: true,
             allow_simulation: true,
             sync_streams: true,
-            bandwidth: Bandwidth::Remb,
+            bandwidth: Bandwidth::TransportCc,
             limits: Limits::default(),
         }
     }

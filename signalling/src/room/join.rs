@@ -77,9 +77,13 @@ impl Room {
         request.client.capabilities.truncate(MAX_CAPABILITIES);
         let add_tracks = std::mem::take(&mut request.add_tracks);
         let offer = request.publisher_offer.take();
+        let may_pause = request.subscriber_allow_pause;
         let participant = self.make_participant(cx, connection, request);
         let id = participant.id;
         cx.media(MediaCommand::AddParticipant { participant: id });
+        if let Some(allowed) = may_pause {
+            cx.media(MediaCommand::SetPausing { participant: id, allowed });
+        }
         self.open_subscriber(cx, &participant);
         self.identities.insert(participant.identity().to_owned(), id);
         self.sids.insert(participant.sid.clone(), id);

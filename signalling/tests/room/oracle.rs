@@ -81,6 +81,7 @@ impl Oracle {
                 self.tracks.retain(|_, transport| !gone.contains(transport));
                 self.drop_dangling();
             }
+            MediaCommand::SetPausing { participant, .. } => assert!(self.participants.contains(participant)),
             MediaCommand::AddTransport { participant, transport, .. } => {
                 assert!(self.participants.contains(participant));
                 assert!(self.transports.insert(*transport, *participant).is_none());

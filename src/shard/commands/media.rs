@@ -2,12 +2,14 @@
 //!
 //! A track known already, or a downtrack, sent again changes its parameters; its numbering goes on.
 
-use crate::base::{DowntrackId, Instant, Ssrc, TrackId, TransportId};
+use crate::base::{DowntrackId, Instant, MediaKind, Ssrc, TrackId, TransportId};
 use crate::room::downtrack::NewDowntrack;
 use crate::room::{DowntrackKey, MAX_SPATIAL, SenderKey};
 use crate::shard::Shard;
+use crate::shard::bandwidth::Bandwidth;
 use crate::shard::outbox::Outbox;
 use crate::shard::parts::{Publication, RoomKey, Sender};
+use crate::shard::timers::Owner;
 use crate::transport::params::{DowntrackParams, ExtensionIds, TrackParams};
 use crate::transport::tx::{self, TxStream};
 
@@ -116,6 +118,11 @@ impl Shard {
             return;
         }
         let Some(clock_rate) = room.tracks.get(publication.track).map(|track| track.clock_rate) else { return };
+        let audio = publication.params.kind == MediaKind::Audio;
+        if params.extensions.transport_cc.is_some() && line.bandwidth.is_none() {
+            line.bandwidth = Some(Box::new(Bandwidth::new(now, self.rng.next_u16())));
+            self.timers.schedule(Owner::Transport(line_key), &mut line.scheduled, Some(now));
+        }
         let (room_track, answerable) = (publication.track, self.config.limits.answerable);
         let config = tx::Config {
             ssrc: params.ssrc,
@@ -137,6 +144,7 @@ impl Shard {
             nack: params.nack,
             reported: false,
             born: now,
+            audio,
         });
         let new = NewDowntrack {
             id,

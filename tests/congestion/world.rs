@@ -1,0 +1,289 @@
+//! Shard, publishers, bottleneck and subscriber, a millisecond at a time.
+
+use core::net::SocketAddr;
+
+use weir::base::{
+    DowntrackId, Instant, MediaKind, ParticipantId, PayloadType, Rng, RoomId, Ssrc, TrackId, TransportId,
+};
+use weir::rtp::codec::Codec;
+use weir::rtp::rtcp::{Compound, Packet};
+use weir::shard::command::Command;
+use weir::shard::event::Event;
+use weir::shard::outbox::Outbox;
+use weir::shard::{Shard, ShardConfig};
+use weir::transport::params::{
+    CodecParams, Demand, DowntrackParams, EncodingParams, ExtensionIds, PayloadMap, TrackParams,
+};
+use weir::transport::route::Route;
+
+use crate::link::{Link, Shape};
+use crate::publisher::{Encoder, FPS, LADDER, OPUS, VP8};
+use crate::subscriber::{Screen, Subscriber, TRANSPORT_CC, Voice};
+
+const ROOM: RoomId = RoomId(1);
+const SUBSCRIBER: u64 = 99;
+const START_MS: u64 = 1000;
+/// What sound and each encoding take of a link, headers and all.
+const VOICE_COST: u64 = 60_000;
+const COSTS: [u64; 3] = [LADDER[0] * 112 / 100, LADDER[1] * 108 / 100, LADDER[2] * 106 / 100];
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    waited: Vec<u32>,
+    pub longest_silence: u64,
+    pub freezes: u64,
+    pub frozen_ms: u64,
+    /// Frozen at the end, ms.
+    pub stuck_ms: u64,
+    /// Share of the time in which the best layers that fit into 0.9 of the rate were flowing.
+    pub best_percent: u64,
+    pub switches: u64,
+    pub padding_percent: u64,
+    pub pauses: u64,
+    /// Per tenth of a second: whether what flowed was the best, or better.
+    best: Vec<bool>,
+    /// Per second: estimate in kbit/s, sum of the layers shown.
+    pub trace: Vec<(u64, u64)>,
+}
+
+impl Outcome {
+    /// Queueing delay, ms.
+    pub fn queue(&self, percent: usize) -> u64 {
+        u64::from(self.waited[(self.waited.len() - 1) * percent / 100])
+    }
+
+    /// Milliseconds after the given second until the best flows and has for half a second.
+    pub fn until_best(&self, second: usize) -> Option<u64> {
+        let from = self.best.get(second * 10..)?;
+        from.windows(5).position(|w| w.iter().all(|best| *best)).map(|at| at as u64 * 100)
+    }
+}
+
+pub struct World {
+    shard: Shard,
+    out: Outbox,
+    rng: Rng,
+    link: Link,
+    back: std::collections::VecDeque<(u64, Vec<u8>)>,
+    voices: Vec<Encoder>,
+    cameras: Vec<Encoder>,
+    subscriber: Subscriber,
+    outcome: Outcome,
+    publishers: u64,
+}
+
+fn route(n: u64) -> Route {
+    let address = |port: u64| SocketAddr::from(([127, 0, 0, 1], port as u16));
+    Route::Udp { local: address(7882), remote: address(10_000 + n) }
+}
+
+impl World {
+    pub fn new(seed: u64, shape: Shape, publishers: u64) -> Self {
+        let mut config = ShardConfig::default();
+        config.room.allow_pause = true;
+        let mut world = Self {
+            shard: Shard::new(config, seed),
+            out: Outbox::new(),
+            rng: Rng::new(seed),
+            subscriber: Subscriber::new(shape.mute),
+            link: Link::new(shape),
+            back: std::collections::VecDeque::new(),
+            voices: Vec::new(),
+            cameras: Vec::new(),
+            outcome: Outcome::default(),
+            publishers,
+        };
+        world.set_up();
+        world
+    }
+
+    fn set_up(&mut self) {
+        let now = Instant::from_millis(START_MS);
+        self.command(now, Command::AddRoom { room: ROOM });
+        for n in (1..=self.publishers).chain([SUBSCRIBER]) {
+            self.command(now, Command::AddParticipant { room: ROOM, participant: ParticipantId(n) });
+            self.shard.add_plain_transport(now, ParticipantId(n), TransportId(n), route(n), &mut self.out);
+        }
+        for n in 1..=self.publishers {
+            let ssrc = n as u32 * 1000;
+            self.voices.push(Encoder::sound(ssrc));
+            self.publish(now, n, MediaKind::Audio, ssrc, 1);
+            for spatial in 0..3u8 {
+                self.cameras.push(Encoder::camera(ssrc + 100 + u32::from(spatial) * 10, spatial));
+            }
+            self.publish(now, n, MediaKind::Video, ssrc + 100, 3);
+            self.subscribe(now, n, MediaKind::Audio);
+            self.subscribe(now, n, MediaKind::Video);
+        }
+        self.out.clear();
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        self.shard.handle_command(now, command, &mut self.out);
+    }
+
+    fn publish(&mut self, now: Instant, n: u64, kind: MediaKind, ssrc: u32, encodings: u32) {
+        let audio = CodecParams { payload_type: PayloadType(OPUS), codec: Codec::Opus, clock_rate: 48_000, rtx: None };
+        let video = CodecParams { payload_type: PayloadType(VP8), codec: Codec::Vp8, clock_rate: 90_000, rtx: None };
+        let encoding = |at| EncodingParams { rid: None, ssrc: Some(Ssrc(ssrc + at * 10)), rtx_ssrc: None };
+        let params = TrackParams {
+            kind,
+            screen_share: false,
+            mid: ssrc.to_string(),
+            codecs: vec![if kind == MediaKind::Audio { audio } else { video }],
+            encodings: (0..encodings).map(encoding).collect(),
+            extensions: ExtensionIds::default(),
+            nack: true,
+            muted: false,
+        };
+        self.command(now, Command::Publish { transport: TransportId(n), track: track(n, kind), params });
+    }
+
+    fn subscribe(&mut self, now: Instant, n: u64, kind: MediaKind) {
+        let ssrc = 50_000 + n as u32 * 100 + if kind == MediaKind::Audio { 0 } else { 50 };
+        if kind == MediaKind::Audio {
+            self.subscriber.voices.insert(ssrc, Voice::default());
+        } else {
+            self.subscriber.screens.insert(ssrc, Screen::default());
+        }
+        let rtx = kind == MediaKind::Video;
+        let params = DowntrackParams {
+            ssrc: Ssrc(ssrc),
+            rtx_ssrc: rtx.then_some(Ssrc(ssrc + 1)),
+            payload_types: vec![
+                PayloadMap { from: PayloadType(OPUS), to: PayloadType(63), rtx: None },
+                PayloadMap { from: PayloadType(VP8), to: PayloadType(100), rtx: Some(PayloadType(101)) },
+            ],
+            extensions: ExtensionIds { transport_cc: Some(TRANSPORT_CC), ..ExtensionIds::default() },
+            cname: "one".to_owned(),
+            nack: rtx,
+            demand: Demand { enabled: true, max_spatial: 2, max_temporal: 255, priority: 1 },
+        };
+        let (transport, track) = (TransportId(SUBSCRIBER), track(n, kind));
+        self.command(now, Command::Subscribe { transport, track, downtrack: DowntrackId(ssrc.into()), params });
+    }
+
+    pub fn run(mut self) -> Outcome {
+        let end = self.link.shape.seconds * 1000;
+        for ms in 0..end {
+            self.millisecond(ms);
+            if ms % 100 == 0 {
+                self.judge(ms);
+            }
+        }
+        let mut outcome = self.outcome;
+        outcome.waited = self.link.waited;
+        outcome.waited.sort_unstable();
+        outcome.longest_silence = self.subscriber.voices.values().map(|v| v.longest).max().unwrap_or(0);
+        for screen in self.subscriber.screens.values() {
+            outcome.freezes += screen.freezes.len() as u64;
+            outcome.frozen_ms += screen.freezes.iter().sum::<u64>();
+            outcome.switches += screen.switches;
+            outcome.stuck_ms = outcome.stuck_ms.max(screen.frozen_at_end(START_MS + end));
+        }
+        let good = outcome.best.iter().filter(|best| **best).count();
+        outcome.best_percent = (good * 100 / outcome.best.len()) as u64;
+        outcome.padding_percent = self.subscriber.padding * 100 / self.subscriber.bytes.max(1);
+        let stats = self.shard.stats();
+        assert_eq!(
+            stats.rtp_offered,
+            stats.rtp_forwarded + stats.copies_dropped.total() + stats.copies_pending,
+            "{stats:?}"
+        );
+        outcome
+    }
+
+    fn millisecond(&mut self, ms: u64) {
+        let now = Instant::from_millis(START_MS + ms);
+        for (n, voice) in self.voices.iter_mut().enumerate() {
+            if (ms + n as u64 * 7) % 20 == 0 {
+                for mut packet in voice.frame(ms, &mut self.rng) {
+                    self.shard.handle_datagram(now, route(n as u64 + 1), &mut packet, &mut self.out);
+                }
+            }
+        }
+        for (n, camera) in self.cameras.iter_mut().enumerate() {
+            if (ms + n as u64 * 5) % (1000 / FPS) == 0 {
+                for mut packet in camera.frame(ms, &mut self.rng) {
+                    self.shard.handle_datagram(now, route(n as u64 / 3 + 1), &mut packet, &mut self.out);
+                }
+            }
+        }
+        while self.back.front().is_some_and(|(at, _)| *at <= ms) {
+            let (_, mut packet) = self.back.pop_front().unwrap();
+            self.shard.handle_datagram(now, route(SUBSCRIBER), &mut packet, &mut self.out);
+        }
+        if self.shard.next_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle_timeout(now, &mut self.out);
+        }
+        self.shard.flush(now, &mut self.out);
+        self.turn(ms);
+        for packet in self.link.step(ms, &mut self.rng) {
+            self.subscriber.receive(now, &packet);
+        }
+        for packet in self.subscriber.tick(now) {
+            // Nothing gets through a dead link, either way.
+            if self.link.shape.rate(ms) > 0 {
+                self.back.push_back((ms + self.link.shape.delay, packet));
+            }
+        }
+    }
+
+    /// Carry out what the shard wants.
+    fn turn(&mut self, ms: u64) {
+        let mut to_subscriber = Vec::new();
+        for (to, bytes) in self.out.datagrams() {
+            if to == route(SUBSCRIBER) {
+                to_subscriber.push(bytes.to_vec());
+                continue;
+            }
+            for packet in Compound::new(bytes) {
+                if let Ok(Packet::Pli { media }) = packet
+                    && let Some(camera) = self.cameras.iter_mut().find(|camera| Ssrc(camera.ssrc) == media)
+                {
+                    camera.key = true;
+                }
+            }
+        }
+        for bytes in to_subscriber {
+            self.link.send(ms, bytes);
+        }
+        for event in &self.out.events {
+            if matches!(event, Event::StreamState { paused: true, .. }) {
+                self.outcome.pauses += 1;
+            }
+        }
+        self.out.clear();
+    }
+
+    fn judge(&mut self, ms: u64) {
+        let room = self.link.shape.rate(ms) * 9 / 10;
+        let mut left = room.saturating_sub(VOICE_COST * self.publishers);
+        let mut best = vec![None; self.publishers as usize];
+        for round in 0..3usize {
+            for layer in &mut best {
+                let held = layer.map_or(0, |layer: usize| COSTS[layer]);
+                if layer.map_or(0, |layer| layer + 1) == round && COSTS[round] - held <= left {
+                    left -= COSTS[round] - held;
+                    *layer = Some(round);
+                }
+            }
+        }
+        let wanted: usize = best.iter().map(|layer| layer.map_or(0, |layer| layer + 1)).sum();
+        let fresh = |screen: &&Screen| screen.frozen_at_end(START_MS + ms) < 500;
+        let shown: usize =
+            self.subscriber.screens.values().filter(fresh).filter_map(|s| s.layer).map(|l| usize::from(l) + 1).sum();
+        self.outcome.best.push(shown >= wanted);
+        if ms % 1000 == 0 {
+            let state = self.shard.state(Instant::from_millis(START_MS + ms));
+            let estimate = state.rooms[0].participants.iter().find(|p| p.id == ParticipantId(SUBSCRIBER));
+            let estimate = estimate.map_or(0, |p| p.transports[0].estimate.as_bps() / 1000).min(99_999);
+            self.outcome.trace.push((estimate, shown as u64));
+        }
+    }
+}
+
+fn track(n: u64, kind: MediaKind) -> TrackId {
+    TrackId(n * 10 + u64::from(kind == MediaKind::Video))
+}
