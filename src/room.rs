@@ -159,6 +159,16 @@ impl Room {
         far
     }
 
+    /// Whether the estimate of a participant is more than a guess: nothing is paused for a guess.
+    pub fn set_tried(&mut self, key: ParticipantKey, tried: bool) {
+        if let Some(participant) = self.participants.get_mut(key)
+            && participant.untried == tried
+        {
+            participant.untried = !tried;
+            participant.needs_allocation = true;
+        }
+    }
+
     /// Whether the downtracks of a participant may be paused; `None`: as the operator says.
     pub fn set_may_pause(&mut self, key: ParticipantKey, may_pause: Option<bool>) {
         if let Some(participant) = self.participants.get_mut(key) {

@@ -30,6 +30,8 @@ const QUIET_US: u64 = 400_000;
 const SILENT_US: u64 = 1_000_000;
 /// Other reports come but no feedback, for this long: the far end does not do it.
 const DEAF_US: u64 = 3_000_000;
+/// The same where none ever came: what was negotiated is not done.
+const FIRST_DEAF_US: u64 = 1_500_000;
 const DEAF_PACKETS: u64 = 20;
 /// A queue of this length accounts for loss.
 const CONGESTED_QUEUE_US: i64 = 60_000;
@@ -41,6 +43,18 @@ const LIMITED_PERCENT: u64 = 70;
 /// sooner, and their queue looks like congestion.
 const PACE_PERCENT: u64 = 115;
 const FIRST_PACE_PERCENT: u64 = 400;
+/// First time limit: feedback or a sign that there is none. Later everything but probes and silence comes with feedback.
+const FIRST_TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
+const PROBE_TICK: Duration = Duration::from_millis(2);
+/// After so much feedback the estimate counts as tried, whatever became of probes.
+const TRIED_US: u64 = 2_000_000;
+/// Statuses read for each packet sent, and most at once: a report of few bytes can claim 65535 of them.
+const STATUSES_PER_PACKET: usize = 8;
+const MOST_STATUSES: usize = 16_384;
+/// What is tried first on another path: half of the old target within these.
+const NEW_PATH_LEAST: u64 = 300_000;
+const NEW_PATH_MOST: u64 = 2_500_000;
 /// Media sent is measured over this.
 const SENT_WINDOW_US: u64 = 500_000;
 /// Units of a status: 250 us.
@@ -55,6 +69,17 @@ pub enum Kind {
     Media,
     /// Sent for a probe only.
     Padding,
+}
+
+/// Whether padding can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// There is no retransmission stream: more than there is media for can only be found out by sending media.
+    Never,
+    /// Something else has to go first.
+    NotNow,
+    /// Yes.
+    Now,
 }
 
 /// Estimates for one transport.
@@ -79,7 +104,11 @@ pub struct Estimator {
     silent_step: u64,
     last_other_report: Option<u64>,
     deaf: bool,
-    can_pad: bool,
+    padding: Padding,
+    first_feedback: Option<u64>,
+    probed: bool,
+    /// Statuses that may be read.
+    readable: usize,
     arrived: Vec<(i64, Delivered)>,
 }
 
@@ -118,7 +147,10 @@ impl Estimator {
             silent_step: 0,
             last_other_report: None,
             deaf: false,
-            can_pad: false,
+            padding: Padding::NotNow,
+            first_feedback: None,
+            probed: false,
+            readable: 0,
             arrived: Vec::with_capacity(64),
         }
     }
@@ -135,6 +167,7 @@ impl Estimator {
         let size = u16::try_from(size).unwrap_or(u16::MAX).saturating_add(core::mem::take(&mut self.untracked));
         let tag = self.prober.tag();
         let seq = self.log.push(now_us, size, tag);
+        self.readable = (self.readable + STATUSES_PER_PACKET).min(MOST_STATUSES);
         self.unanswered.get_or_insert(now_us);
         if tag != NO_CLUSTER {
             self.prober.on_sent(now_us, seq, size);
@@ -152,13 +185,24 @@ impl Estimator {
     }
 
     /// All that would be sent if there were room, and whether padding can be sent.
-    pub fn set_demand(&mut self, needed: Bitrate, can_pad: bool) {
+    pub fn set_demand(&mut self, needed: Bitrate, padding: Padding) {
         let needed = needed.as_bps().min(MOST);
         if needed > self.needed + self.needed / 10 {
             self.prober.on_demand();
         }
         self.needed = needed;
-        self.can_pad = can_pad;
+        self.padding = padding;
+    }
+
+    /// Packets go another way from now on: what is known of the old one says little.
+    pub fn on_path_change(&mut self) {
+        let start = (self.rate.target() / 2).clamp(NEW_PATH_LEAST, NEW_PATH_MOST);
+        self.rate = Rate::new(start, LEAST, MOST);
+        self.prober = Prober::new(start);
+        self.detector = Detector::new();
+        self.throughput.reset();
+        self.loss = LossControl::default();
+        self.rtt = None;
     }
 
     /// A report of another kind came from the far end: it lives.
@@ -179,6 +223,7 @@ impl Estimator {
         self.prober.on_lost(lost.lost_in_cluster);
         let Some(seen) = seen else { return };
         self.deaf = false;
+        self.first_feedback.get_or_insert(now_us);
         self.last_feedback = Some((now_us, self.log.next()));
         self.unanswered = (self.log.in_flight() > 0).then_some(now_us);
         self.silent_step = 0;
@@ -189,7 +234,9 @@ impl Estimator {
     fn read(&mut self, feedback: &Feedback<'_>, base: i64) -> (u64, Option<u64>) {
         let (mut end, mut seen) = (0, None);
         self.arrived.clear();
-        for status in feedback.statuses() {
+        let read = self.readable.min(usize::from(feedback.count));
+        self.readable -= read;
+        for status in feedback.statuses().take(read) {
             let Some(seq) = self.log.unwrap(status.sequence) else { continue };
             end = end.max(seq + 1);
             let Some(ticks) = status.arrival else {
@@ -247,6 +294,7 @@ impl Estimator {
 
     fn control(&mut self, now_us: u64, outcome: Option<Outcome>) {
         let usage = self.detector.usage();
+        self.probed |= outcome.is_some();
         if let Some(Outcome::Proven(proven)) = outcome
             && usage != Usage::Over
         {
@@ -261,6 +309,8 @@ impl Estimator {
             fast: self.throughput.fast().map(|rates| rates.without_loss(inherent)),
             queue_us: self.detector.queue_us(),
             rtt: self.rtt(),
+            // Without padding it grows as far as is needed, and a queue has to tell when that is too far.
+            blind: self.padding == Padding::Never && self.target_bps() < self.needed + self.needed / 4,
             limited: self.sent.is_limited(now_us, self.target_bps()),
             shadow: self.prober.shadow(now_us, self.rtt()),
             jitter_us: i64::try_from(self.detector.jitter().as_micros()).unwrap_or(0),
@@ -275,7 +325,7 @@ impl Estimator {
     }
 
     fn plan(&mut self, now_us: u64) {
-        if !self.can_pad {
+        if self.padding != Padding::Now {
             return;
         }
         let blocked = self.detector.usage() == Usage::Over
@@ -298,7 +348,7 @@ impl Estimator {
 
     /// Bytes of padding to be sent now, for a probe. Ask again at [`Self::next_timeout`].
     pub fn padding(&mut self, now: Instant) -> usize {
-        if self.can_pad { self.prober.padding(us(now)) } else { 0 }
+        if self.padding == Padding::Now { self.prober.padding(us(now)) } else { 0 }
     }
 
     /// How large packets of padding should be, headers below RTP included.
@@ -310,7 +360,7 @@ impl Estimator {
     pub fn handle_timeout(&mut self, now: Instant) {
         let now_us = us(now);
         let quiet = self.quiet_for(now_us);
-        if quiet >= DEAF_US && self.is_deaf(now_us) {
+        if quiet >= self.deaf_after() && self.is_deaf(now_us) {
             self.deaf = true;
             self.prober.abort();
         }
@@ -328,12 +378,22 @@ impl Estimator {
     /// When [`Self::handle_timeout`] and [`Self::padding`] want to be called again.
     pub fn next_timeout(&self, now: Instant) -> Instant {
         // A probe is filled up every other millisecond; everything else can wait for the next report.
-        now + if self.prober.sending().is_some() { Duration::from_millis(2) } else { Duration::from_millis(100) }
+        now + match (self.prober.sending(), self.last_feedback) {
+            (Some(_), _) => PROBE_TICK,
+            (None, None) => FIRST_TICK,
+            (None, Some(_)) => TICK,
+        }
     }
 
     /// What may be sent, wire overhead included. `None`: the far end gives no feedback.
     pub fn estimate(&self) -> Option<Bitrate> {
         (!self.deaf).then(|| Bitrate::from_bps(self.target_bps()))
+    }
+
+    /// Whether the estimate comes from this path rather than from a guess.
+    pub fn is_tried(&self, now: Instant) -> bool {
+        let known = self.first_feedback.is_some_and(|at| us(now).saturating_sub(at) >= TRIED_US);
+        known || self.probed || self.rate.last_overuse().is_some()
     }
 
     /// How fast it may be sent: somewhat more than the estimate, so that a key frame does not wait for long.
@@ -372,6 +432,10 @@ impl Estimator {
 
     fn is_silent(&self, now_us: u64) -> bool {
         self.quiet_for(now_us) > SILENT_US
+    }
+
+    const fn deaf_after(&self) -> u64 {
+        if self.last_feedback.is_some() { DEAF_US } else { FIRST_DEAF_US }
     }
 
     /// Something else is heard of the far end, but no feedback.

@@ -31,6 +31,8 @@ const GUARD_QUEUE_US: i64 = 80_000;
 const REMEMBERED_DROP: u64 = 66;
 /// Multiplicative increase, percent a second.
 const GROWTH: u64 = 8;
+/// The same where only media itself can show what gets through.
+const BLIND_GROWTH: u64 = 40;
 /// Near the capacity, percent a second at least.
 const NEAR_GROWTH: u64 = 2;
 /// What got through at overuse is the capacity within this distance, in percent.
@@ -47,6 +49,8 @@ pub(super) struct Input {
     pub(super) rtt: Duration,
     /// Less is sent than may be.
     pub(super) limited: bool,
+    /// More is wanted, and nothing but media can be sent to find out whether it gets through.
+    pub(super) blind: bool,
     /// A probe may have filled the queue.
     pub(super) shadow: bool,
     /// Mean unevenness of arrivals.
@@ -139,7 +143,7 @@ impl Rate {
             Usage::Over => self.overuse(input),
             Usage::Under => self.holding = true,
             Usage::Normal => {
-                if !core::mem::take(&mut self.holding) && calm && !input.limited && !input.shadow {
+                if !core::mem::take(&mut self.holding) && calm && (!input.limited || input.blind) && !input.shadow {
                     self.increase(input, elapsed);
                 }
             }
@@ -247,10 +251,10 @@ impl Rate {
             let response = u64::try_from(input.rtt.as_millis()).unwrap_or(u64::MAX).saturating_add(100) * 2;
             (8_000_000 / response.max(1)).max(self.target / 100 * NEAR_GROWTH)
         } else {
-            self.target * GROWTH / 100
+            self.target * if input.blind { BLIND_GROWTH } else { GROWTH } / 100
         };
         let raised = self.target + (more * elapsed_us / 1_000_000).max(1);
-        self.target = raised.min(cap.max(self.target));
+        self.target = if input.blind { raised } else { raised.min(cap.max(self.target)) };
     }
 
     fn clamp(&mut self) {
@@ -272,6 +276,7 @@ mod tests {
             queue_us: 30_000,
             rtt: Duration::from_millis(100),
             limited: false,
+            blind: false,
             shadow: false,
             jitter_us: 0,
             loss: 0,
@@ -316,6 +321,15 @@ mod tests {
         assert!((280_000..320_000).contains(&rate.target()), "{}", rate.target());
         assert_eq!(rate.take_drop(), Some(3_000_000));
         assert_eq!(rate.take_drop(), None);
+    }
+
+    #[test]
+    fn grows_beyond_what_is_sent_where_only_media_can_show_what_gets_through() {
+        let mut rate = Rate::new(600_000, 30_000, 20_000_000);
+        for n in 0..60 {
+            rate.on_report(&Input { limited: true, blind: true, queue_us: 0, ..input(n * 50, Usage::Normal, 150_000) });
+        }
+        assert!(rate.target() > 1_500_000, "{}", rate.target());
     }
 
     #[test]

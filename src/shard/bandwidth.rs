@@ -4,7 +4,7 @@
 //! their REMB leaves.
 
 use crate::base::{Bitrate, DropReason, Instant};
-use crate::cc::estimator::{Estimator, Kind};
+use crate::cc::estimator::{Estimator, Kind, Padding};
 use crate::cc::pacer::Pacer;
 use crate::room::SenderKey;
 use crate::room::downtrack::Header;
@@ -42,11 +42,14 @@ pub(super) struct Bandwidth {
     /// Whose retransmission stream carries padding.
     padding: Option<SenderKey>,
     turn: u64,
+    /// The way packets went last.
+    route: Option<Route>,
 }
 
 impl Bandwidth {
     pub(super) fn new(now: Instant, first: u16) -> Self {
-        Self { estimator: Estimator::new(first), pacer: Pacer::default(), due: now, padding: None, turn: 0 }
+        let (estimator, pacer) = (Estimator::new(first), Pacer::default());
+        Self { estimator, pacer, due: now, padding: None, turn: 0, route: None }
     }
 
     /// When [`Shard::run_bandwidth`] is due.
@@ -61,6 +64,9 @@ impl Bandwidth {
             _ => UDP_V6,
         };
         let size = size + below;
+        if self.route.replace(route).is_some_and(|before| before != route) {
+            self.estimator.on_path_change();
+        }
         if numbered {
             let kind = if copy == Copy::Probe { Kind::Padding } else { Kind::Media };
             self.estimator.on_sent(now, size, kind);
@@ -174,16 +180,23 @@ impl Shard {
         if bandwidth.padding.is_none_or(|key| !pads(&key)) {
             bandwidth.padding = line.sent.iter().map(|(_, sender)| *sender).find(pads);
         }
-        let can_pad = bandwidth.padding.is_some() && bandwidth.pacer.is_empty();
-        bandwidth.estimator.set_demand(needed, can_pad);
+        let padding = match bandwidth.padding {
+            None if line.sent.is_empty() => Padding::NotNow,
+            None => Padding::Never,
+            Some(_) if bandwidth.pacer.is_empty() => Padding::Now,
+            Some(_) => Padding::NotNow,
+        };
+        bandwidth.estimator.set_demand(needed, padding);
     }
 
     /// What can be sent goes to the room.
     pub(super) fn tell_room(&mut self, now: Instant, key: TransportKey, out: &mut Outbox) {
         let Some(line) = self.lines.get_mut(key).filter(|line| !line.sent.is_empty()) else { return };
         let estimate = line.estimate(now);
+        let tried = line.bandwidth.as_deref().is_none_or(|bandwidth| bandwidth.estimator.is_tried(now));
         let (room_key, participant) = (line.room, line.participant);
         let Some((room, _)) = self.rooms.get_mut(room_key) else { return };
+        room.set_tried(participant, tried);
         if room.on_estimate(participant, estimate) {
             room.reallocate(now, &mut out.events);
             self.after_room(now, room_key, out);

@@ -254,9 +254,12 @@ impl Shard {
         line.connected = true;
         let room = line.room;
         line.next_receiver_report = now + core::time::Duration::from_secs(1);
-        self.timers.schedule(Owner::Transport(key), &mut line.scheduled, Some(line.next_receiver_report));
+        let due = if line.bandwidth.is_some() { now } else { line.next_receiver_report };
+        self.timers.schedule(Owner::Transport(key), &mut line.scheduled, Some(due));
         let downtracks: Vec<_> =
             line.sent.iter().filter_map(|(_, sender)| self.senders.get(*sender)).map(|s| s.downtrack).collect();
+        // Layers are chosen by what is known of the link from the first packet on.
+        self.tell_room(now, key, out);
         self.with_room(now, room, out, |now, room| {
             for downtrack in downtracks {
                 room.set_connected(now, downtrack, true);

@@ -214,9 +214,11 @@ fn common(mine: &ExtensionIds, theirs: &ExtensionIds) -> ExtensionIds {
 fn table(kind: MediaKind, bandwidth: Bandwidth) -> Vec<SectionCodec> {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let (audio_feedback, video_feedback) = match bandwidth {
-        Bandwidth::TransportCc => {
-            (owned(&["nack", "transport-cc"]), owned(&["transport-cc", "ccm fir", "nack", "nack pli"]))
-        }
+        Bandwidth::TransportCc => (
+            owned(&["nack", "transport-cc"]),
+            // Who leaves transport-cc out can still say what it takes.
+            owned(&["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"]),
+        ),
         Bandwidth::Remb => (owned(&["nack"]), owned(&["goog-remb", "ccm fir", "nack", "nack pli"])),
     };
     let audio = AUDIO.iter().map(|(payload_type, name, clock_rate, channels)| SectionCodec {

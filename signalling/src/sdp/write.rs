@@ -219,9 +219,10 @@ pub(super) fn send_extensions(kind: MediaKind, offered: &ExtensionIds, bandwidth
     let mut ids = none();
     ids.abs_capture_time = offered.abs_capture_time;
     match bandwidth {
-        super::Bandwidth::TransportCc => ids.transport_cc = offered.transport_cc,
+        super::Bandwidth::TransportCc if offered.transport_cc.is_some() => ids.transport_cc = offered.transport_cc,
+        super::Bandwidth::TransportCc if kind == MediaKind::Video => ids.abs_send_time = offered.abs_send_time,
         super::Bandwidth::Remb if kind == MediaKind::Video => ids.abs_send_time = offered.abs_send_time,
-        super::Bandwidth::Remb => {}
+        super::Bandwidth::TransportCc | super::Bandwidth::Remb => {}
     }
     if kind == MediaKind::Video {
         ids.dependency_descriptor = offered.dependency_descriptor;
@@ -235,8 +236,7 @@ pub(super) fn feedback(kind: SectionKind, offered: &[String], bandwidth: Option<
     let wanted: &[&str] = match (kind, bandwidth) {
         (SectionKind::Media(MediaKind::Audio), Some(Remb)) => &["nack"],
         (SectionKind::Media(MediaKind::Audio), _) => &["nack", "transport-cc"],
-        (_, None) => &["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"],
-        (_, Some(TransportCc)) => &["transport-cc", "ccm fir", "nack", "nack pli"],
+        (_, None | Some(TransportCc)) => &["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"],
         (_, Some(Remb)) => &["goog-remb", "ccm fir", "nack", "nack pli"],
     };
     let is_offered = |what: &&&str| offered.iter().any(|offered| offered.eq_ignore_ascii_case(what));

@@ -124,7 +124,7 @@ fn run(path: &Path, source: Source, seed: u64) -> Outcome {
                 queue.push_back(Waiting { size, sent: ms, number: Some(number) });
             }
         };
-        estimator.set_demand(Bitrate::from_bps(needed), true);
+        estimator.set_demand(Bitrate::from_bps(needed), Padding::Now);
         if ms % 100 == 0 {
             estimator.handle_timeout(now);
         }
@@ -349,7 +349,7 @@ fn report(base: u16, count: u16, reference: u32, rest: &[u8]) -> Vec<u8> {
 fn lies_do_no_harm() {
     let mut rng = Rng::new(3);
     let mut estimator = Estimator::new(5);
-    estimator.set_demand(Bitrate::from_kbps(3000), true);
+    estimator.set_demand(Bitrate::from_kbps(3000), Padding::Now);
     for n in 0..20_000u64 {
         let now = Instant::from_millis(1000 + n);
         estimator.on_sent(now, 1000, Kind::Media);

@@ -88,7 +88,7 @@ fn offers_the_tracks_codecs_with_fixed_numbers() {
 
 #[test]
 fn agrees_with_an_answer_that_takes_everything() {
-    for (bandwidth, transport_cc, remb) in [(Bandwidth::TransportCc, true, false), (Bandwidth::Remb, false, true)] {
+    for (bandwidth, transport_cc, remb) in [(Bandwidth::TransportCc, true, true), (Bandwidth::Remb, false, true)] {
         let local = local(bandwidth);
         let answer = answered(&write_offer(&local, &sections()));
         let agreed = check_answer(&local, &sections(), &answer).unwrap();
