@@ -159,12 +159,12 @@ impl Room {
         far
     }
 
-    /// Whether the estimate of a participant is more than a guess: nothing is paused for a guess.
-    pub fn set_tried(&mut self, key: ParticipantKey, tried: bool) {
+    /// Whether a low estimate of a participant's link is certain to mean shortage: nothing is paused for less.
+    pub fn set_certain(&mut self, key: ParticipantKey, certain: bool) {
         if let Some(participant) = self.participants.get_mut(key)
-            && participant.untried == tried
+            && participant.uncertain == certain
         {
-            participant.untried = !tried;
+            participant.uncertain = !certain;
             participant.needs_allocation = true;
         }
     }

@@ -31,6 +31,12 @@ fn runs(shape: &Shape, publishers: u64, seeds: core::ops::Range<u64>) -> Vec<Out
     seeds.map(|seed| World::new(seed, shape.clone(), publishers).run()).collect()
 }
 
+/// A number from the environment, for long runs by hand.
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn percentile(mut values: Vec<u64>, percent: usize) -> u64 {
     values.sort_unstable();
     values.get((values.len().saturating_sub(1)) * percent / 100).copied().unwrap_or_default()
@@ -53,7 +59,9 @@ fn scenarios() -> Vec<(&'static str, Shape, u64)> {
         ("bursts", Shape { loss: 10, burst: 8, ..steady(3000) }, 1),
         ("150 ms", Shape { delay: 150, ..step.clone() }, 1),
         ("300 ms", Shape { delay: 300, ..step.clone() }, 1),
-        ("30 ms jitter", Shape { jitter: 30, ..step.clone() }, 1),
+        ("30 ms jitter", Shape { jitter: 30, ..step }, 1),
+        ("busy computer", Shape { starved: 150, ..steady(20_000) }, 1),
+        ("busier computer", Shape { starved: 600, ..steady(20_000) }, 2),
         ("beside TCP", Shape { tcp: true, ..steady(3000) }, 1),
         ("no feedback", Shape { mute: true, ..steady(3000) }, 1),
         ("outage 6 s", Shape::of(&[(0, 3000), (30, 0), (36, 3000)], 60), 1),
@@ -70,8 +78,9 @@ fn calls_stay_good_on_bad_links() {
             let outage = name.starts_with("outage");
             assert!(outage || outcome.longest_silence <= 300, "{name}, seed {seed}: {} ms", outcome.longest_silence);
             assert!(shape.tcp || name == "sawtooth" || outcome.queue(95) < 60, "{name}, seed {seed}");
+            assert!(shape.starved == 0 || outcome.pauses == 0, "{name}, seed {seed}: nothing is short");
             let least = match name {
-                "beside TCP" => 0,
+                "beside TCP" | "busier computer" => 0,
                 "sawtooth" => 60,
                 "1M 0.15M 1M" | "30 ms jitter" | "20 % loss" | "150 ms" | "300 ms" => 75,
                 _ => 80,
@@ -90,12 +99,12 @@ fn calls_stay_good_on_bad_links() {
 #[test]
 #[ignore = "prints a table"]
 fn table() {
-    let count = std::env::var("WEIR_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let count = setting("WEIR_SEEDS").and_then(|n| n.parse().ok()).unwrap_or(4);
     println!(
         "{:22} {:>9} {:>13} {:>11} {:>6} {:>9} {:>6} {:>5} {:>5} {:>6} {:>6}",
         "link", "q50 q95", "silence p50/95", "freezes", "frozen", "best %", "switch", "first", "drop", "rise", "pad %"
     );
-    let only = std::env::var("WEIR_ONLY").unwrap_or_default();
+    let only = setting("WEIR_ONLY").unwrap_or_default();
     for (name, shape, publishers) in scenarios().into_iter().filter(|(name, ..)| name.contains(&only)) {
         let all = runs(&shape, publishers, 1..1 + count);
         let of = |f: &dyn Fn(&Outcome) -> u64| all.iter().map(f).collect::<Vec<_>>();
@@ -115,8 +124,8 @@ fn table() {
             times(&|o| o.until_best(60)),
             percentile(of(&|o| o.padding_percent), 50),
         );
-        if std::env::var("WEIR_TRACE").is_ok() {
-            println!("   {:?}", all[0].trace);
+        if setting("WEIR_TRACE").is_some() {
+            println!("   {:?} pauses {}", all[0].trace, all[0].pauses);
         }
     }
 }

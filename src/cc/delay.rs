@@ -6,6 +6,8 @@
 
 use core::time::Duration;
 
+use crate::cc::throughput::rate;
+
 /// Packets sent within this time of the first are one group: what a pacer or a flush puts out at once.
 const GROUP_US: u64 = 5_000;
 /// A group that arrives squeezed together goes on for at most this long.
@@ -31,6 +33,12 @@ const OVERUSE_MS: f64 = 10.0;
 const BASE_US: u64 = 15_000_000;
 /// Queueing delay that counts as a growing queue by itself when it rises from report to report; two mean jitters more.
 const RISING_US: i64 = 60_000;
+
+/// A queue that stands: all packets wait this long, for this long.
+const STANDING_US: i64 = 100_000;
+const STANDING_FOR_US: u64 = 1_200_000;
+/// A delay worth watching the end of.
+const PEAK_US: i64 = 40_000;
 
 /// What the path's queue does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -60,12 +68,29 @@ pub(super) struct Detector {
     backwards: u8,
     trend: Trend,
     queue: Queue,
+    peak: Option<Peak>,
     jitter_us: i64,
+}
+
+/// The packet that waited longest, and what has arrived since.
+#[derive(Clone, Copy, Debug)]
+struct Peak {
+    delay: i64,
+    arrival: i64,
+    bytes: u64,
 }
 
 impl Detector {
     pub(super) const fn new() -> Self {
-        Self { current: None, previous: None, backwards: 0, trend: Trend::new(), queue: Queue::new(), jitter_us: 0 }
+        Self {
+            current: None,
+            previous: None,
+            backwards: 0,
+            trend: Trend::new(),
+            queue: Queue::new(),
+            peak: None,
+            jitter_us: 0,
+        }
     }
 
     /// Begin anew after a silence; what is known of the queue stays.
@@ -108,6 +133,23 @@ impl Detector {
         self.trend.update(sent_apart, arrived_apart, closed.last_arrival);
     }
 
+    /// Any packet has arrived, those of probes too. When a delay has gone: how fast packets arrived while it went, bits per
+    /// second. A queue empties no faster than its link; what stood still and then gave out everything at once was none.
+    pub(super) fn drained(&mut self, sent: u64, arrival: i64, size: u16) -> Option<u64> {
+        let base = self.queue.base()?;
+        let delay = arrival - signed(sent) - base;
+        let Some(peak) = self.peak.as_mut().filter(|peak| peak.delay > delay) else {
+            self.peak = (delay > PEAK_US).then_some(Peak { delay, arrival, bytes: 0 });
+            return None;
+        };
+        peak.bytes += u64::from(size);
+        if delay > peak.delay / 3 {
+            return None;
+        }
+        let Peak { arrival: since, bytes, .. } = self.peak.take()?;
+        rate(bytes, (arrival - since).max(1).unsigned_abs())
+    }
+
     /// The smallest one-way delay of a report, on two clocks of unknown distance.
     pub(super) fn on_report(&mut self, now_us: u64, smallest_delay: i64) {
         self.queue.on_report(now_us, smallest_delay);
@@ -120,6 +162,11 @@ impl Detector {
     /// Queueing delay in the last report.
     pub(super) const fn queue_us(&self) -> i64 {
         self.queue.delay
+    }
+
+    /// Every packet of the last moments waited: a queue that stands, not a receiver that stood still for once.
+    pub(super) fn stands(&self, now_us: u64) -> bool {
+        self.queue.standing_since.is_some_and(|since| now_us.saturating_sub(since) >= STANDING_FOR_US)
     }
 
     /// Mean difference between how far apart groups were sent and arrived.
@@ -252,11 +299,13 @@ struct Queue {
     delay: i64,
     /// How often in a row it has risen.
     rises: u8,
+    /// Since when no packet came without waiting.
+    standing_since: Option<u64>,
 }
 
 impl Queue {
     const fn new() -> Self {
-        Self { smallest: (i64::MAX, i64::MAX), since: None, delay: 0, rises: 0 }
+        Self { smallest: (i64::MAX, i64::MAX), since: None, delay: 0, rises: 0, standing_since: None }
     }
 
     fn on_report(&mut self, now_us: u64, delay: i64) {
@@ -269,6 +318,11 @@ impl Queue {
         let queue = delay - self.smallest.0.min(self.smallest.1);
         self.rises = if queue > self.delay { self.rises.saturating_add(1) } else { 0 };
         self.delay = queue;
+        self.standing_since = (queue > STANDING_US).then(|| self.standing_since.unwrap_or(now_us));
+    }
+
+    fn base(&self) -> Option<i64> {
+        self.since.map(|_| self.smallest.0.min(self.smallest.1))
     }
 
     const fn rises(&self, above: i64) -> bool {
@@ -330,6 +384,24 @@ mod tests {
         assert_eq!(detector.queue_us(), 119_000);
         detector.on_report(700_000, 110_000);
         assert_eq!(detector.usage(), Usage::Normal, "it falls");
+    }
+
+    #[test]
+    fn a_receiver_that_stood_still_shows_by_how_fast_it_goes_on() {
+        let mut detector = Detector::new();
+        detector.on_report(0, 0);
+        // 1000 bytes each 10 ms; those of 200 ms are read at once.
+        let stalled = (0..40u64).filter_map(|n| {
+            let sent = n * 10_000;
+            detector.drained(sent, signed(sent).max(300_000), 1000)
+        });
+        assert!(stalled.collect::<Vec<_>>().first().is_some_and(|rate| *rate > 50_000_000));
+        // A queue of 200 ms behind 800 kbit/s, and half of that sent.
+        let mut detector = Detector::new();
+        detector.on_report(0, 0);
+        let queued = (0..60)
+            .filter_map(|n| detector.drained(n * 20_000, signed(200_000 + n * 10_000).max(signed(n * 20_000)), 1000));
+        assert!(queued.collect::<Vec<_>>().iter().all(|rate| (700_000..900_000).contains(rate)));
     }
 
     #[test]

@@ -5,17 +5,20 @@
 //! whether the queue grows, [`super::throughput`] what got through, [`super::loss`], [`super::rate`] the control law,
 //! [`super::probe`]. Pure; nothing is allocated per packet.
 
+mod measure;
+
 use core::time::Duration;
 
 use crate::base::{Bitrate, Instant};
 use crate::cc::delay::{Detector, Usage};
+use crate::cc::estimator::measure::{Clock, Sent, TICK_US};
 use crate::cc::loss::{LossControl, Report};
 use crate::cc::probe::{Outcome, Prober, Situation};
 use crate::cc::rate::{Input, Rate};
 use crate::cc::sent::{Delivered, NO_CLUSTER, SendLog};
 use crate::cc::throughput::Throughput;
 use crate::rtp::seq::wire_u16;
-use crate::rtp::twcc::{Feedback, TICKS_PER_REFERENCE};
+use crate::rtp::twcc::Feedback;
 
 /// Before anything is known. Higher shows a sharp picture sooner and floods small links.
 const START: u64 = 600_000;
@@ -37,8 +40,6 @@ const DEAF_PACKETS: u64 = 20;
 const CONGESTED_QUEUE_US: i64 = 60_000;
 /// The round trip before it was measured.
 const DEFAULT_RTT: Duration = Duration::from_millis(100);
-/// Less than this share of the target is sent: the sender has no more, in percent.
-const LIMITED_PERCENT: u64 = 70;
 /// Sent at most this much faster than the target, in percent; and before anything is known. Higher shows key frames
 /// sooner, and their queue looks like congestion.
 const PACE_PERCENT: u64 = 115;
@@ -47,20 +48,17 @@ const FIRST_PACE_PERCENT: u64 = 400;
 const FIRST_TICK: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(250);
 const PROBE_TICK: Duration = Duration::from_millis(2);
-/// After so much feedback the estimate counts as tried, whatever became of probes.
-const TRIED_US: u64 = 2_000_000;
+/// A shortage that was seen is believed in for this long: loss above the path's own of so many thousandths, a queue that
+/// stands, a probe of which less than so many percent got through.
+const SHORT_US: u64 = 10_000_000;
+const SHORT_LOSS: u32 = 50;
+const SHORT_PROBE_PERCENT: u64 = 70;
 /// Statuses read for each packet sent, and most at once: a report of few bytes can claim 65535 of them.
 const STATUSES_PER_PACKET: usize = 8;
 const MOST_STATUSES: usize = 16_384;
 /// What is tried first on another path: half of the old target within these.
 const NEW_PATH_LEAST: u64 = 300_000;
 const NEW_PATH_MOST: u64 = 2_500_000;
-/// Media sent is measured over this.
-const SENT_WINDOW_US: u64 = 500_000;
-/// Units of a status: 250 us.
-const TICK_US: i64 = 250;
-/// Arrival clocks that leap further than this begin anew.
-const CLOCK_LEAP_US: i64 = 3_000_000;
 
 /// What a packet is to the estimator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,26 +103,11 @@ pub struct Estimator {
     last_other_report: Option<u64>,
     deaf: bool,
     padding: Padding,
-    first_feedback: Option<u64>,
-    probed: bool,
+    /// When a shortage was seen last.
+    short: Option<u64>,
     /// Statuses that may be read.
     readable: usize,
     arrived: Vec<(i64, Delivered)>,
-}
-
-/// Rate of the media sent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sent {
-    since: u64,
-    bytes: u64,
-    rate: Option<u64>,
-}
-
-/// The far end's clock: 24 bits of 64 ms.
-#[derive(Clone, Copy, Debug, Default)]
-struct Clock {
-    reference: Option<(u32, i64)>,
-    last: Option<(u64, i64)>,
 }
 
 impl Estimator {
@@ -148,8 +131,7 @@ impl Estimator {
             last_other_report: None,
             deaf: false,
             padding: Padding::NotNow,
-            first_feedback: None,
-            probed: false,
+            short: None,
             readable: 0,
             arrived: Vec::with_capacity(64),
         }
@@ -223,7 +205,6 @@ impl Estimator {
         self.prober.on_lost(lost.lost_in_cluster);
         let Some(seen) = seen else { return };
         self.deaf = false;
-        self.first_feedback.get_or_insert(now_us);
         self.last_feedback = Some((now_us, self.log.next()));
         self.unanswered = (self.log.in_flight() > 0).then_some(now_us);
         self.silent_step = 0;
@@ -255,7 +236,7 @@ impl Estimator {
     fn learn(&mut self, now_us: u64, lost: u32, mut unknown: u32, seen: u64) {
         let (mut bytes, mut recovered) = (0, 0);
         let mut smallest = i64::MAX;
-        let mut rtt = u64::MAX;
+        let (mut rtt, mut drained) = (u64::MAX, None);
         let newest = self.arrived.last().map_or(0, |(arrival, _)| *arrival);
         if self.clock.leaps(now_us, newest) {
             self.detector = Detector::new();
@@ -269,6 +250,7 @@ impl Estimator {
             // What a report that never came would have told of is taken to have arrived by now.
             let size = u32::from(delivered.size).saturating_add(core::mem::take(&mut unknown));
             self.throughput.on_packet(delivered.sent_us, *arrival, size);
+            drained = drained.max(self.detector.drained(delivered.sent_us, *arrival, delivered.size));
             if delivered.cluster != NO_CLUSTER {
                 self.prober.on_arrived(delivered.cluster, *arrival, delivered.size);
                 continue;
@@ -288,20 +270,31 @@ impl Estimator {
             && (self.detector.usage() == Usage::Over || self.detector.queue_us() > CONGESTED_QUEUE_US);
         let target = self.rate.target();
         self.loss.on_report(now_us, &Report { received, bytes, lost, recovered, target, congested });
+        if let Some(drained) = drained.filter(|_| lost == 0) {
+            self.rate.on_drained(drained);
+        }
         let outcome = self.prober.conclude(now_us, seen, self.loss.inherent(), self.rate.target(), self.needed);
         self.control(now_us, outcome);
     }
 
     fn control(&mut self, now_us: u64, outcome: Option<Outcome>) {
         let usage = self.detector.usage();
-        self.probed |= outcome.is_some();
-        if let Some(Outcome::Proven(proven)) = outcome
+        if let Some(Outcome::Proven(proven, _)) = outcome
             && usage != Usage::Over
         {
             self.rate.on_probe(proven);
             self.loss.on_probe(proven);
         }
         let inherent = self.loss.inherent();
+        let fell_short = match outcome {
+            Some(Outcome::Proven(proven, goal)) => proven < goal * SHORT_PROBE_PERCENT / 100,
+            _ => false,
+        };
+        // A failed probe alone may be a busy computer too.
+        let fell_short = fell_short && self.short.is_some_and(|at| now_us.saturating_sub(at) < SHORT_US);
+        if fell_short || self.detector.stands(now_us) || self.loss.loss().saturating_sub(inherent) > SHORT_LOSS {
+            self.short = Some(now_us);
+        }
         let input = Input {
             now_us,
             usage,
@@ -390,10 +383,10 @@ impl Estimator {
         (!self.deaf).then(|| Bitrate::from_bps(self.target_bps()))
     }
 
-    /// Whether the estimate comes from this path rather than from a guess.
-    pub fn is_tried(&self, now: Instant) -> bool {
-        let known = self.first_feedback.is_some_and(|at| us(now).saturating_sub(at) >= TRIED_US);
-        known || self.probed || self.rate.last_overuse().is_some()
+    /// Whether it was seen lately that less gets through than was sent. A low estimate alone may be a guess, or come of a
+    /// computer that is too busy to receive in time.
+    pub fn is_short(&self, now: Instant) -> bool {
+        self.short.is_some_and(|at| us(now).saturating_sub(at) < SHORT_US)
     }
 
     /// How fast it may be sent: somewhat more than the estimate, so that a key frame does not wait for long.
@@ -422,7 +415,8 @@ impl Estimator {
     }
 
     fn target_bps(&self) -> u64 {
-        self.loss.cap().map_or(self.rate.target(), |cap| cap.min(self.rate.target())).max(LEAST)
+        let target = self.rate.target();
+        self.loss.cap().map_or(target, |cap| cap.min(target)).max(LEAST)
     }
 
     /// How long packets have been on the road without an answer.
@@ -443,50 +437,6 @@ impl Estimator {
         let (at, sent) = self.last_feedback.unwrap_or((0, 0));
         let many = sent == 0 || self.log.next() - sent >= DEAF_PACKETS;
         many && self.last_other_report.is_some_and(|other| other > at + DEAF_US && now_us < other + DEAF_US)
-    }
-}
-
-impl Sent {
-    fn add(&mut self, now_us: u64, size: u16) {
-        let elapsed = now_us.saturating_sub(self.since);
-        if elapsed >= SENT_WINDOW_US {
-            // After a long silence the measure begins anew.
-            let known = elapsed < 4 * SENT_WINDOW_US;
-            self.rate = if known { crate::cc::throughput::rate(self.bytes, elapsed) } else { None };
-            (self.since, self.bytes) = (now_us, 0);
-        }
-        self.bytes += u64::from(size);
-    }
-
-    fn is_limited(&self, now_us: u64, target: u64) -> bool {
-        let stale = now_us.saturating_sub(self.since) >= 2 * SENT_WINDOW_US;
-        stale || self.rate.is_none_or(|rate| rate < target / 100 * LIMITED_PERCENT)
-    }
-}
-
-impl Clock {
-    /// Microseconds of the reference time, going on over its wraps: the candidate closest to the last one.
-    fn unwrap(&mut self, reference: u32) -> Option<i64> {
-        let unwrapped = match self.reference {
-            None => i64::from(reference),
-            Some((before, unwrapped)) => {
-                let ahead = reference.wrapping_sub(before) & 0xff_ffff;
-                unwrapped + if ahead < 1 << 23 { i64::from(ahead) } else { i64::from(ahead) - (1 << 24) }
-            }
-        };
-        if self.reference.is_none_or(|(_, before)| unwrapped > before) {
-            self.reference = Some((reference, unwrapped));
-        }
-        unwrapped.checked_mul(TICKS_PER_REFERENCE * TICK_US)
-    }
-
-    /// Whether the far end's clock has leapt against ours.
-    fn leaps(&mut self, now_us: u64, arrival: i64) -> bool {
-        let before = self.last.replace((now_us, arrival));
-        before.is_some_and(|(at, before)| {
-            let ours = now_us.saturating_sub(at).cast_signed();
-            (arrival - before - ours).abs() > CLOCK_LEAP_US
-        })
     }
 }
 

@@ -92,8 +92,8 @@ impl Span {
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// This much gets through.
-    Proven(u64),
+    /// This much gets through, and this was tried.
+    Proven(u64, u64),
     /// Nothing was learnt.
     Void,
 }
@@ -288,7 +288,7 @@ impl Prober {
         self.cluster = None;
         let outcome = cluster.outcome(inherent);
         let proven = match outcome {
-            Outcome::Proven(proven) => proven,
+            Outcome::Proven(proven, _) => proven,
             Outcome::Void => 0,
         };
         let good = proven > cluster.goal * 7 / 10;
@@ -335,7 +335,8 @@ impl Cluster {
             return Outcome::Void;
         }
         let low = received < sent * 9 / 10;
-        Outcome::Proven(if low { received * 95 / 100 } else { sent.min(received).min(self.goal) })
+        let proven = if low { received * 95 / 100 } else { sent.min(received).min(self.goal) };
+        Outcome::Proven(proven, self.goal)
     }
 }
 
@@ -386,11 +387,11 @@ mod tests {
         prober.plan(&situation(1_000_000, 600_000, 3_000_000), 1000);
         assert_eq!(prober.sending(), Some(1_800_000));
         let outcome = play(&mut prober, 1_000_000, 500, 20_000_000);
-        assert!(matches!(outcome, Some(Outcome::Proven(1_600_000..=1_800_000))), "{outcome:?}");
+        assert!(matches!(outcome, Some(Outcome::Proven(1_600_000..=1_800_000, _))), "{outcome:?}");
         prober.plan(&situation(1_200_000, 1_700_000, 3_000_000), 1000);
         assert_eq!(prober.sending(), Some(3_600_000));
         let outcome = play(&mut prober, 1_200_000, 500, 2_000_000);
-        assert!(matches!(outcome, Some(Outcome::Proven(1_700_000..=2_100_000))), "{outcome:?}");
+        assert!(matches!(outcome, Some(Outcome::Proven(1_700_000..=2_100_000, _))), "{outcome:?}");
         prober.plan(&situation(1_300_000, 2_000_000, 3_000_000), 1000);
         assert_eq!(prober.sending(), None, "not at once after a failure");
         prober.plan(&situation(2_500_000, 2_000_000, 3_000_000), 1000);

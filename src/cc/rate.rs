@@ -25,6 +25,10 @@ const FOREIGN_RETURN: u64 = 40;
 /// Beside others, loss above this slows down, in thousandths; once in this time.
 const FOREIGN_LOSS: u32 = 20;
 const FOREIGN_SPACING_US: u64 = 500_000;
+/// A delay that went this much faster than what was sent before it was none of the path's queue, in percent; and what is
+/// gone back to then.
+const DRAIN_PERCENT: u64 = 200;
+const AFTER_STALL_PERCENT: u64 = 95;
 /// Decrease below what is application-limited needs a queue of this length.
 const GUARD_QUEUE_US: i64 = 80_000;
 /// A decrease to less than this share is remembered and tried again soon, in percent.
@@ -159,6 +163,19 @@ impl Rate {
                 self.capacity = None;
             }
         }
+        self.clamp();
+    }
+
+    /// A delay has gone, and packets arrived at this rate while it went. If that is far more than was sent before it came,
+    /// it was no queue on the path: back to what was.
+    pub(super) fn on_drained(&mut self, drained: u64) {
+        if self.target >= self.episode || drained < self.episode * DRAIN_PERCENT / 100 {
+            return;
+        }
+        self.target = self.target.max(self.episode * AFTER_STALL_PERCENT / 100);
+        self.capacity = None;
+        self.last_overuse = None;
+        self.before_drop = None;
         self.clamp();
     }
 
@@ -303,6 +320,19 @@ mod tests {
         assert_eq!(once, 835_000, "less 60 ms of queue");
         rate.on_report(&Input { queue_us: 90_000, ..input(1050, Usage::Over, 1_000_000) });
         assert_eq!(rate.target(), once);
+    }
+
+    #[test]
+    fn a_stall_costs_little() {
+        let mut rate = Rate::new(1_000_000, 30_000, 20_000_000);
+        rate.on_report(&Input { queue_us: 0, ..input(1000, Usage::Normal, 900_000) });
+        rate.on_report(&Input { queue_us: 200_000, ..input(1100, Usage::Over, 200_000) });
+        let cut = rate.target();
+        assert!(cut < 200_000, "{cut}");
+        rate.on_drained(1_200_000);
+        assert_eq!(rate.target(), cut, "as fast as a queue empties");
+        rate.on_drained(30_000_000);
+        assert_eq!(rate.target(), 950_000);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! The receiver-side estimator behind REMB follows what it receives: on an idle path it stands a little above the rate
 //! sent, and after a jump of that rate it needs half a minute to catch up. So a REMB below the rate sent means shortage
-//! only when it falls, or stays where it is; while it rises nothing is short. Stands in until send-side estimation does
-//! better.
+//! only when it falls, or stays where it is; while it rises nothing is short. Only for clients that give no transport-wide
+//! feedback: [`super::estimator`] does better.
 
 use core::time::Duration;
 

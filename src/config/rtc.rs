@@ -37,7 +37,8 @@ pub struct RtcConfig {
     pub stun_servers: Vec<String>,
     /// TURN servers told to clients.
     pub turn_servers: Vec<IceServerConfig>,
-    /// Whether a subscriber's video may be paused when not even its lowest layer fits its network.
+    /// Whether a subscriber's video may be paused when not even its lowest layer fits its network. A client that says
+    /// itself whether it may is heard instead.
     pub allow_pause: bool,
 }
 

@@ -14,8 +14,8 @@ pub struct Participant {
     pub downtracks: Vec<DowntrackKey>,
     /// What its link can carry towards it, as far as known.
     pub estimate: Option<Bitrate>,
-    /// The estimate is a guess so far.
-    pub untried: bool,
+    /// A low estimate may be a guess.
+    pub uncertain: bool,
     /// What was shared out last.
     pub shared: Option<Bitrate>,
     /// All that would be sent if there were room: the wanted layers and the sound.
@@ -42,7 +42,7 @@ impl Participant {
             tracks: Vec::new(),
             downtracks: Vec::new(),
             estimate: None,
-            untried: false,
+            uncertain: false,
             shared: None,
             needed: Bitrate::ZERO,
             may_pause: None,

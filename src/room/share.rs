@@ -75,7 +75,7 @@ fn request(now: Instant, downtrack: &Downtrack, track: &Track) -> Request {
 }
 
 fn pausing(now: Instant, participant: &Participant, default: bool) -> Pausing {
-    if participant.untried || !participant.may_pause.unwrap_or(default) {
+    if participant.uncertain || !participant.may_pause.unwrap_or(default) {
         Pausing::Never
     } else if participant.short_since.is_some_and(|since| now.since(since) >= PATIENCE) {
         Pausing::Now

@@ -287,6 +287,19 @@ fn a_low_ceiling_takes_the_lowest_layer_and_pauses_only_where_it_may() {
 }
 
 #[test]
+fn nothing_is_paused_for_a_guess() {
+    let mut bench = Bench::new(2);
+    bench.offer(Frame { spatial: 0, seq: 10, key: true, ..FRAME });
+    bench.room.set_certain(bench.subscriber, false);
+    bench.room.on_estimate(bench.subscriber, Some(Bitrate::from_kbps(20)));
+    bench.room.reallocate(bench.now, &mut bench.events);
+    assert!(!bench.events.iter().any(|e| matches!(e, Event::StreamState { .. })));
+    bench.room.set_certain(bench.subscriber, true);
+    bench.room.reallocate(bench.now, &mut bench.events);
+    assert!(bench.events.iter().any(|e| matches!(e, Event::StreamState { paused: true, .. })));
+}
+
+#[test]
 fn reports_the_first_packet_of_a_track_once() {
     let mut bench = Bench::new(2);
     for n in 0..3 {

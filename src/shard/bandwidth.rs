@@ -193,10 +193,11 @@ impl Shard {
     pub(super) fn tell_room(&mut self, now: Instant, key: TransportKey, out: &mut Outbox) {
         let Some(line) = self.lines.get_mut(key).filter(|line| !line.sent.is_empty()) else { return };
         let estimate = line.estimate(now);
-        let tried = line.bandwidth.as_deref().is_none_or(|bandwidth| bandwidth.estimator.is_tried(now));
+        let estimator = line.bandwidth.as_deref().map(|bandwidth| &bandwidth.estimator);
+        let certain = estimator.is_none_or(|estimator| estimator.estimate().is_none() || estimator.is_short(now));
         let (room_key, participant) = (line.room, line.participant);
         let Some((room, _)) = self.rooms.get_mut(room_key) else { return };
-        room.set_tried(participant, tried);
+        room.set_certain(participant, certain);
         if room.on_estimate(participant, estimate) {
             room.reallocate(now, &mut out.events);
             self.after_room(now, room_key, out);

@@ -21,13 +21,26 @@ pub struct Shape {
     pub tcp: bool,
     /// The far end gives no transport-wide feedback.
     pub mute: bool,
+    /// Both ends share a computer with too much to do: each stands still now and then, up to this long, ms.
+    pub starved: u64,
     pub seconds: u64,
 }
 
 impl Shape {
     pub fn of(rates: &[(u64, u64)], seconds: u64) -> Self {
         let rates = rates.iter().map(|(s, kbps)| (*s, kbps * 1000)).collect();
-        Self { rates, delay: 25, queue: 300, jitter: 0, loss: 0, burst: 1, tcp: false, mute: false, seconds }
+        Self {
+            rates,
+            delay: 25,
+            queue: 300,
+            jitter: 0,
+            loss: 0,
+            burst: 1,
+            tcp: false,
+            mute: false,
+            starved: 0,
+            seconds,
+        }
     }
 
     pub fn rate(&self, ms: u64) -> u64 {

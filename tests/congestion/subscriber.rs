@@ -168,7 +168,7 @@ impl Screen {
         }
         // A whole key frame beyond a hole is as good.
         let keys = self.pieces.range(next + 1..).filter(|(_, piece)| piece.key_start).map(|(seq, _)| *seq);
-        if let Some((key, end)) = keys.filter_map(|key| Some((key, self.frame_at(key)?))).last() {
+        if let Some((key, end)) = keys.rev().find_map(|key| Some((key, self.frame_at(key)?))) {
             self.shown(ms, key);
             next = end + 1;
         }

@@ -71,6 +71,10 @@ pub struct World {
     subscriber: Subscriber,
     outcome: Outcome,
     publishers: u64,
+    /// Until when server and subscriber stand still, and what has come for them.
+    stalled: [u64; 2],
+    for_server: Vec<(Route, Vec<u8>)>,
+    for_subscriber: Vec<Vec<u8>>,
 }
 
 fn route(n: u64) -> Route {
@@ -93,6 +97,9 @@ impl World {
             cameras: Vec::new(),
             outcome: Outcome::default(),
             publishers,
+            stalled: [0, 0],
+            for_server: Vec::new(),
+            for_subscriber: Vec::new(),
         };
         world.set_up();
         world
@@ -168,7 +175,7 @@ impl World {
         let end = self.link.shape.seconds * 1000;
         for ms in 0..end {
             self.millisecond(ms);
-            if ms % 100 == 0 {
+            if ms.is_multiple_of(100) {
                 self.judge(ms);
             }
         }
@@ -196,30 +203,44 @@ impl World {
 
     fn millisecond(&mut self, ms: u64) {
         let now = Instant::from_millis(START_MS + ms);
+        let starved = self.link.shape.starved;
+        for until in &mut self.stalled {
+            if starved > 0 && *until <= ms && self.rng.below(200) == 0 {
+                *until = ms + 20 + self.rng.below(starved);
+            }
+        }
         for (n, voice) in self.voices.iter_mut().enumerate() {
-            if (ms + n as u64 * 7) % 20 == 0 {
-                for mut packet in voice.frame(ms, &mut self.rng) {
-                    self.shard.handle_datagram(now, route(n as u64 + 1), &mut packet, &mut self.out);
-                }
+            if (ms + n as u64 * 7).is_multiple_of(20) {
+                let packets = voice.frame(ms, &mut self.rng);
+                self.for_server.extend(packets.into_iter().map(|packet| (route(n as u64 + 1), packet)));
             }
         }
         for (n, camera) in self.cameras.iter_mut().enumerate() {
-            if (ms + n as u64 * 5) % (1000 / FPS) == 0 {
-                for mut packet in camera.frame(ms, &mut self.rng) {
-                    self.shard.handle_datagram(now, route(n as u64 / 3 + 1), &mut packet, &mut self.out);
-                }
+            if (ms + n as u64 * 5).is_multiple_of(1000 / FPS) {
+                let packets = camera.frame(ms, &mut self.rng);
+                self.for_server.extend(packets.into_iter().map(|packet| (route(n as u64 / 3 + 1), packet)));
             }
         }
         while self.back.front().is_some_and(|(at, _)| *at <= ms) {
-            let (_, mut packet) = self.back.pop_front().unwrap();
-            self.shard.handle_datagram(now, route(SUBSCRIBER), &mut packet, &mut self.out);
+            let (_, packet) = self.back.pop_front().unwrap();
+            self.for_server.push((route(SUBSCRIBER), packet));
         }
-        if self.shard.next_timeout().is_some_and(|at| at <= now) {
-            self.shard.handle_timeout(now, &mut self.out);
+        if self.stalled[0] <= ms {
+            for (route, mut packet) in self.for_server.drain(..) {
+                self.shard.handle_datagram(now, route, &mut packet, &mut self.out);
+            }
+            if self.shard.next_timeout().is_some_and(|at| at <= now) {
+                self.shard.handle_timeout(now, &mut self.out);
+            }
+            self.shard.flush(now, &mut self.out);
+            self.turn(ms);
         }
-        self.shard.flush(now, &mut self.out);
-        self.turn(ms);
-        for packet in self.link.step(ms, &mut self.rng) {
+        let arrived = self.link.step(ms, &mut self.rng);
+        self.for_subscriber.extend(arrived);
+        if self.stalled[1] > ms {
+            return;
+        }
+        for packet in self.for_subscriber.drain(..) {
             self.subscriber.receive(now, &packet);
         }
         for packet in self.subscriber.tick(now) {
@@ -261,11 +282,11 @@ impl World {
         let room = self.link.shape.rate(ms) * 9 / 10;
         let mut left = room.saturating_sub(VOICE_COST * self.publishers);
         let mut best = vec![None; self.publishers as usize];
-        for round in 0..3usize {
+        for (round, cost) in COSTS.into_iter().enumerate() {
             for layer in &mut best {
                 let held = layer.map_or(0, |layer: usize| COSTS[layer]);
-                if layer.map_or(0, |layer| layer + 1) == round && COSTS[round] - held <= left {
-                    left -= COSTS[round] - held;
+                if layer.map_or(0, |layer| layer + 1) == round && cost - held <= left {
+                    left -= cost - held;
                     *layer = Some(round);
                 }
             }
@@ -275,7 +296,7 @@ impl World {
         let shown: usize =
             self.subscriber.screens.values().filter(fresh).filter_map(|s| s.layer).map(|l| usize::from(l) + 1).sum();
         self.outcome.best.push(shown >= wanted);
-        if ms % 1000 == 0 {
+        if ms.is_multiple_of(1000) {
             let state = self.shard.state(Instant::from_millis(START_MS + ms));
             let estimate = state.rooms[0].participants.iter().find(|p| p.id == ParticipantId(SUBSCRIBER));
             let estimate = estimate.map_or(0, |p| p.transports[0].estimate.as_bps() / 1000).min(99_999);

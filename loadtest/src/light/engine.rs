@@ -15,6 +15,7 @@ use rtc_srtp::context::Context;
 use tokio::sync::oneshot;
 
 use crate::light::feedback::{self, Arrivals, Received};
+use crate::light::offer::REPAIR;
 use crate::light::peer::{Got, Peer};
 use crate::light::shape::{TRANSPORT_CC, stamp};
 use crate::peer::now as clock;
@@ -295,7 +296,7 @@ impl Place {
     }
 
     fn media(&mut self, packet: &[u8], at_ns: u64, window: &Window, totals: &mut Totals) {
-        let Some(&[first, _, q0, q1, _, _, _, _, s0, s1, s2, s3]) = packet.first_chunk::<12>() else { return };
+        let Some(&[first, second, q0, q1, _, _, _, _, s0, s1, s2, s3]) = packet.first_chunk::<12>() else { return };
         let (sequence, ssrc) = (u16::from_be_bytes([q0, q1]), u32::from_be_bytes([s0, s1, s2, s3]));
         if let Some(number) = transport_number(packet) {
             self.arrivals.add(number, at_ns / 1_000);
@@ -308,6 +309,10 @@ impl Place {
         }
         let padding = if first & 0x20 == 0 { 0 } else { usize::from(packet.last().copied().unwrap_or(0)) };
         totals.packets += 1;
+        if second & 0x7f == REPAIR {
+            // Nothing is asked for again: the server finds out what gets through.
+            return;
+        }
         let Some((number, sent)) = packet.get(..packet.len().saturating_sub(padding)).and_then(stamp) else {
             totals.unknown += 1;
             return;

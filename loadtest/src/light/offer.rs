@@ -18,6 +18,8 @@ pub enum Section {
 
 /// Name of our track in descriptions and requests.
 pub const TRACK: &str = "light";
+/// Payload type of retransmissions (RFC 4588), as the offers have it.
+pub const REPAIR: u8 = 97;
 
 /// ICE and DTLS of this end.
 #[derive(Clone, Debug)]

@@ -375,6 +375,36 @@ fn lies_do_no_harm() {
 }
 
 #[test]
+fn a_report_of_few_bytes_is_read_as_far_as_was_sent() {
+    let mut estimator = Estimator::new(5);
+    estimator.on_sent(Instant::from_millis(1000), 1000, Kind::Media);
+    // Eight runs of 8191 numbers that have not come, in 16 bytes.
+    let body = report(6, 65_528, 1, &[0x1f, 0xff].repeat(8));
+    let feedback = Feedback::read(Ssrc(1), &body).unwrap();
+    assert_eq!(feedback.statuses().count(), 65_528);
+    estimator.on_feedback(Instant::from_millis(1010), &feedback);
+    assert_eq!(estimator.readable, 0);
+    estimator.on_sent(Instant::from_millis(1020), 1000, Kind::Media);
+    assert_eq!(estimator.readable, STATUSES_PER_PACKET);
+}
+
+#[test]
+fn another_path_is_measured_anew() {
+    let mut estimator = Estimator::new(5);
+    estimator.rate.on_probe(8_000_000);
+    estimator.on_path_change();
+    assert_eq!(estimator.estimate().map(Bitrate::as_bps), Some(NEW_PATH_MOST));
+    estimator.set_demand(Bitrate::from_kbps(9000), Padding::Now);
+    estimator.handle_timeout(Instant::from_millis(1000));
+    assert!(estimator.pacing() > Some(Bitrate::from_kbps(4_900)), "a probe: {:?}", estimator.pacing());
+    estimator.rate.on_silence(0);
+    for _ in 0..10 {
+        estimator.on_path_change();
+    }
+    assert_eq!(estimator.estimate().map(Bitrate::as_bps), Some(NEW_PATH_LEAST));
+}
+
+#[test]
 fn a_far_end_that_gives_no_feedback_is_not_limited_by_it() {
     let mut estimator = Estimator::new(5);
     for ms in 1000..8000 {
