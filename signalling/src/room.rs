@@ -206,6 +206,12 @@ impl Room {
         self.participants.len()
     }
 
+    /// The identity of a participant.
+    #[must_use]
+    pub fn identity(&self, participant: ParticipantId) -> Option<&str> {
+        self.participants.get(&participant).map(|participant| participant.grants.identity.as_str())
+    }
+
     /// Whether a participant of this identity is in the room.
     #[must_use]
     pub fn has_participant(&self, identity: &str) -> bool {

@@ -170,11 +170,26 @@ pub struct RemoteUsersConfig {
     pub max_per_server: u32,
     /// Remote participants of one room who may publish, at once. Later ones listen and watch.
     pub max_publishers_per_room: u32,
+    /// The same of one remote server in all rooms.
+    pub max_publishers_per_server: u32,
+    /// What remote participants of one room publish together, kbit/s; 0: no limit. From nine tenths of it on their
+    /// video is kept at lower layers, until there is room again. Sound is never touched.
+    pub max_kbps_per_room: u32,
+    /// The same of the participants of one remote server in all rooms.
+    pub max_kbps_per_server: u32,
 }
 
 impl Default for RemoteUsersConfig {
     fn default() -> Self {
-        Self { publish: true, max_per_room: 100, max_per_server: 500, max_publishers_per_room: 50 }
+        Self {
+            publish: true,
+            max_per_room: 100,
+            max_per_server: 500,
+            max_publishers_per_room: 50,
+            max_publishers_per_server: 200,
+            max_kbps_per_room: 60_000,
+            max_kbps_per_server: 200_000,
+        }
     }
 }
 
@@ -256,6 +271,9 @@ impl HomeserverConfig {
         }
         if self.feed == Feed::Full && short(&self.hs_token) {
             return wrong("`hs_token` is missing or has fewer than 16 bytes: `weir registration` makes one");
+        }
+        if self.feed != Feed::Full && !self.policy_rooms.is_empty() {
+            return wrong("`policy_rooms` can be read with `feed: full` only");
         }
         let local = |user: &str| signalling::matrix::server_name::server_of_user(user) == Some(name.as_str());
         if self.policy_rooms.iter().any(|list| list.room.is_empty() || !local(&list.as_user)) {

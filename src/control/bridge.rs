@@ -27,6 +27,11 @@ pub const fn room_number(room: RoomId) -> u64 {
     room.0 >> ROOM_SHIFT
 }
 
+/// The number of the room a participant is in.
+pub const fn room_of_participant(participant: ParticipantId) -> u64 {
+    participant.0 >> ROOM_SHIFT
+}
+
 /// The number of the room an event is about; `None` for counters.
 pub const fn room_of(event: &Event) -> Option<u64> {
     let id = match event {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use signalling::media::MediaEvent;
+use signalling::media::{MediaEvent, ParticipantId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -24,6 +24,8 @@ pub(super) enum MediaInput {
     Event(MediaEvent),
     /// The media thread lost all it had.
     Lost,
+    /// What participants publish now, bit/s, about once a second.
+    Rates(Vec<(ParticipantId, u64)>),
 }
 
 /// A room came or went.
@@ -45,6 +47,8 @@ pub(super) struct Reports {
     /// By thread number: to give back the window of data messages that are thrown away.
     pub(super) mailboxes: Vec<Mailbox>,
     pub(super) metrics: Arc<Metrics>,
+    /// Rooms are to know what their participants publish.
+    pub(super) wants_rates: bool,
 }
 
 impl Reports {
@@ -66,6 +70,9 @@ impl Reports {
                     Some((thread, Report::Stats(stats))) => {
                         self.metrics.fold(&mut last, thread, &stats);
                         self.metrics.load.observe(thread, &stats, Instant::now(), unix_now().as_secs());
+                        if self.wants_rates {
+                            route_rates(&rooms, &stats);
+                        }
                     }
                     Some((thread, Report::ShardDied)) => {
                         tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
@@ -99,6 +106,22 @@ impl Reports {
         let Some(event) = bridge::event(event) else { return };
         if to.try_send(MediaInput::Event(event)).is_err() {
             rooms.remove(&number);
+        }
+    }
+}
+
+/// What participants publish, to the room of each. A room that is behind hears of it the next time.
+fn route_rates(rooms: &BTreeMap<u64, (usize, mpsc::Sender<MediaInput>)>, stats: &ThreadStats) {
+    let mut by_room: BTreeMap<u64, Vec<(ParticipantId, u64)>> = BTreeMap::new();
+    for (participant, rate) in &stats.published {
+        let rates = by_room.entry(bridge::room_of_participant(*participant)).or_default();
+        rates.push((ParticipantId(participant.0), rate.as_bps()));
+    }
+    for (number, rates) in by_room {
+        if let Some((_, to)) =
+            rooms.get(&number).filter(|(_, to)| to.capacity() > to.max_capacity() / RESERVED_FOR_EDGES)
+        {
+            let _ = to.try_send(MediaInput::Rates(rates));
         }
     }
 }

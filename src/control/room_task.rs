@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use livekit_protocol as proto;
-use signalling::media::{DataChannel, MediaCommand};
+use signalling::media::{DataChannel, MediaCommand, ParticipantId};
 use signalling::room::Room;
 use signalling::room::api::{
     AdminAnswer, AdminError, AdminId, AdminRequest, ConnectionId, Grants, Input, JoinRequest, Notice, Output, Refusal,
@@ -172,11 +172,19 @@ impl RoomTask {
         match input {
             Some(MediaInput::Event(event)) => self.handle(Input::Media(event)),
             Some(MediaInput::Lost) => self.media_lost(),
+            Some(MediaInput::Rates(rates)) => self.rates(rates),
             None => {
                 self.media = None;
                 self.media_lost();
             }
         }
+    }
+
+    /// What participants publish: Matrix has ceilings for some of them.
+    fn rates(&self, rates: Vec<(ParticipantId, u64)>) {
+        let Some(matrix) = &self.context.notices else { return };
+        let named = |(id, bps)| Some((self.room.identity(id)?.to_owned(), bps));
+        matrix.tell_rates(self.room.name(), rates.into_iter().filter_map(named).collect());
     }
 
     /// What was asked of the media plane is void. The room stays, for the machine to decide; its place on the shard is

@@ -291,7 +291,8 @@ fn start_rooms(context: RoomContext, link: MediaLink, advertised: &[IpAddr]) -> 
     });
     let infos = infos.collect();
     let (routes, changes) = mpsc::channel(ROUTE_CHANGES);
-    tokio::spawn(Reports { reports, changes, mailboxes, metrics: context.metrics.clone() }.run());
+    let (metrics, wants_rates) = (context.metrics.clone(), context.notices.is_some());
+    tokio::spawn(Reports { reports, changes, mailboxes, metrics, wants_rates }.run());
     Registry::start(context, infos, routes)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::base::{DowntrackId, ParticipantId, RoomId, Spread, TrackId};
+use crate::base::{Bitrate, DowntrackId, ParticipantId, RoomId, Spread, TrackId};
 use crate::shard::census::Census;
 use crate::shard::command::DataChannel;
 use crate::shard::event::{Event, ShardStats};
@@ -37,6 +37,8 @@ pub struct ThreadStats {
     pub forwarding: Spread,
     /// What the shard holds now.
     pub census: Census,
+    /// What each participant publishes now.
+    pub published: Vec<(ParticipantId, Bitrate)>,
     /// UDP datagrams received.
     pub datagrams_received: u64,
     /// System calls that received them.

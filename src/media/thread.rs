@@ -223,6 +223,7 @@ impl MediaThread {
         let mut stats = Box::new(self.stats.clone());
         stats.shard = shard.stats().clone();
         stats.census = shard.census(now);
+        stats.published = shard.published();
         stats.tcp_connections = u32::try_from(self.tcp.len()).unwrap_or(u32::MAX);
         stats.mailbox_depth = u32::try_from(self.inbox.depth()).unwrap_or(u32::MAX);
         stats.data_lost = self.reporter.data_lost();

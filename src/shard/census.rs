@@ -1,7 +1,7 @@
 //! What a shard holds at one moment, counted by kind: for numbers that are looked at once a second. Counting walks over
 //! everything, so nobody does it per packet.
 
-use crate::base::{Bitrate, Instant, MediaKind};
+use crate::base::{Bitrate, Instant, MediaKind, ParticipantId};
 use crate::room::MAX_SPATIAL;
 use crate::room::allocator::Target;
 use crate::room::downtrack::Downtrack;
@@ -61,6 +61,22 @@ impl VideoDowntracks {
 }
 
 impl Shard {
+    /// What each participant publishes now, sound and pictures, as far as it was measured; nobody who publishes nothing.
+    pub fn published(&self) -> Vec<(ParticipantId, Bitrate)> {
+        let mut published = Vec::new();
+        for (room, _) in self.rooms.values() {
+            for participant in room.participants.values().filter(|participant| !participant.tracks.is_empty()) {
+                let tracks = participant.tracks.iter().filter_map(|key| room.tracks.get(*key));
+                let flowing = tracks.flat_map(|track| &track.layers).filter(|layer| layer.is_flowing());
+                let sum = flowing.filter_map(|layer| layer.bitrate()).fold(Bitrate::ZERO, Bitrate::saturating_add);
+                if sum > Bitrate::ZERO {
+                    published.push((participant.id, sum));
+                }
+            }
+        }
+        published
+    }
+
     /// Count everything there is.
     pub fn census(&self, now: Instant) -> Census {
         let mut census = Census::default();

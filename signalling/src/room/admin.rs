@@ -39,6 +39,11 @@ impl Room {
                 Ok(AdminAnswer::Done)
             }
             AdminRequest::MuteTrack { identity, track_sid, muted } => self.admin_mute(cx, &identity, &track_sid, muted),
+            AdminRequest::LimitVideo { identity, max_spatial } => {
+                let id = self.find(&identity)?;
+                self.limit_video(cx, id, max_spatial);
+                Ok(AdminAnswer::Done)
+            }
             AdminRequest::UpdateParticipant(request) => self.admin_update(cx, *request),
             AdminRequest::UpdateSubscriptions(request) => {
                 let id = self.find(&request.identity)?;

@@ -257,6 +257,14 @@ pub enum AdminRequest {
         /// To what.
         muted: bool,
     },
+    /// Send nobody layers of the video somebody publishes above this one, and tell the publisher to rest them; sound is
+    /// not touched. Holds until it is said anew or the participant is gone.
+    LimitVideo {
+        /// Whose.
+        identity: String,
+        /// Highest spatial layer, from 0; `None`: all.
+        max_spatial: Option<u8>,
+    },
     /// Change metadata, name, attributes or permission.
     UpdateParticipant(Box<proto::UpdateParticipantRequest>),
     /// Change what somebody is subscribed to.

@@ -168,6 +168,7 @@ impl Room {
             data_wishes: BTreeMap::new(),
             data_subscriptions: BTreeSet::new(),
             quality: None,
+            video_limit: None,
             told_quality: BTreeMap::new(),
             simulate: super::participant::Simulate::default(),
         }

@@ -59,6 +59,8 @@ pub(super) struct Participant {
     pub(super) data_subscriptions: BTreeSet<String>,
     /// 0 to 100, from the media plane.
     pub(super) quality: Option<u8>,
+    /// Highest spatial layer of its video that is sent to anybody; `None`: all.
+    pub(super) video_limit: Option<u8>,
     /// What it was last told about connection quality, by participant.
     pub(super) told_quality: BTreeMap<ParticipantId, proto::ConnectionQuality>,
     pub(super) simulate: Simulate,

@@ -69,6 +69,8 @@ impl Room {
         let adaptive = self.participants.get(&entry.subscriber).is_some_and(|one| one.options.adaptive_stream);
         let demand =
             entry.settings.map_or_else(|| initial_demand(track, adaptive), |settings| demand(track, &settings));
+        let limit = self.participants.get(&track.publisher).and_then(|publisher| publisher.video_limit);
+        let demand = limited(demand, track, limit);
         if entry.demand == demand {
             return;
         }
@@ -79,6 +81,19 @@ impl Room {
             cx.media(MediaCommand::SetDemand { downtrack, demand });
         }
         self.demand_changed(cx, track);
+    }
+
+    /// What somebody publishes is sent up to this layer from now on. Its publisher is told at once: it is about what
+    /// comes in as well.
+    pub(super) fn limit_video(&mut self, cx: &mut Cx<'_>, id: ParticipantId, max_spatial: Option<u8>) {
+        let Some(participant) = self.participants.get_mut(&id) else { return };
+        participant.video_limit = max_spatial;
+        for track in participant.tracks.clone() {
+            if self.tracks.get(&track).is_some_and(|track| track.kind == MediaKind::Video) {
+                self.layers_changed(cx, track);
+                self.send_dynacast(cx, track);
+            }
+        }
     }
 
     /// The layers of a track were described anew.
@@ -101,6 +116,14 @@ pub(super) fn initial_demand(track: &Track, adaptive: bool) -> Demand {
     let top = track.spatial_layers().saturating_sub(1);
     let spatial = if adaptive { 0 } else { top };
     Demand { enabled: true, max_spatial: small(spatial), max_temporal: u8::MAX, priority: usual_priority(track) }
+}
+
+/// No more than what may be sent of this publisher.
+pub(super) fn limited(demand: Demand, track: &Track, limit: Option<u8>) -> Demand {
+    match limit {
+        Some(most) if track.kind == MediaKind::Video => Demand { max_spatial: demand.max_spatial.min(most), ..demand },
+        _ => demand,
+    }
 }
 
 fn demand(track: &Track, settings: &Settings) -> Demand {

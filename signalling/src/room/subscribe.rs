@@ -173,6 +173,8 @@ impl Room {
     }
 
     fn make_downtrack(&mut self, cx: &mut Cx<'_>, id: ParticipantId, track: TrackId) {
+        let publisher = self.tracks.get(&track).and_then(|entry| self.participants.get(&entry.publisher));
+        let limit = publisher.and_then(|publisher| publisher.video_limit);
         let (Some(participant), Some(entry)) = (self.participants.get_mut(&id), self.tracks.get_mut(&track)) else {
             return;
         };
@@ -181,6 +183,7 @@ impl Room {
         participant.downtracks.insert(track, downtrack);
         entry.downtracks.insert(downtrack);
         let demand = settings::initial_demand(entry, participant.options.adaptive_stream);
+        let demand = settings::limited(demand, entry, limit);
         let rtx_ssrc = (kind == MediaKind::Video).then(|| self.ids.ssrc());
         let made = Downtrack {
             subscriber: id,

@@ -6,6 +6,8 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Ask;
 use proto::signal_response::Message;
 
+use signalling::room::api::AdminRequest;
+
 use crate::world::{Client, World};
 
 /// Which of low, medium, high are wanted, each time the publisher was told.
@@ -98,4 +100,26 @@ fn what_was_said_into_a_dead_connection_is_said_again() {
     world.advance(Duration::from_secs(10));
     let again = crate::resume::come_back(&mut world, &alice);
     assert_eq!(told(&mut world, &again), [[true, false, false]]);
+}
+
+#[test]
+fn video_that_is_limited_is_sent_low_to_everybody_and_its_publisher_told_at_once() {
+    let mut world = World::new();
+    let mut alice = world.join_active("alice");
+    world.publish_camera(&mut alice);
+    world.join_active("bob");
+    world.advance(Duration::from_secs(11));
+    assert_eq!(told(&mut world, &alice), [[true; 3]]);
+    let limit = |max_spatial| AdminRequest::LimitVideo { identity: "alice".to_owned(), max_spatial };
+    world.admin(limit(Some(0))).unwrap();
+    assert_eq!(told(&mut world, &alice), [[true, false, false]]);
+    // Neither somebody who comes later nor a second camera gets around it.
+    world.join_active("carol");
+    world.advance(Duration::from_secs(11));
+    assert!(told(&mut world, &alice).is_empty());
+    world.admin(limit(Some(1))).unwrap();
+    assert_eq!(told(&mut world, &alice), [[true, true, false]]);
+    world.admin(limit(None)).unwrap();
+    assert_eq!(told(&mut world, &alice), [[true; 3]]);
+    assert!(world.admin(AdminRequest::LimitVideo { identity: "nobody".to_owned(), max_spatial: None }).is_err());
 }

@@ -170,6 +170,7 @@ impl Calls {
             for known in call.participants.values().filter(|known| !known.live.is_empty() && is_remote(known)) {
                 let of_server = signalling::matrix::server_name::server_of_user(&known.caller.user) == Some(server);
                 load.of_server += u32::from(of_server);
+                load.publishers_of_server += u32::from(of_server && known.rights.any());
                 load.in_room += u32::from(name == room);
                 load.publishers_in_room += u32::from(name == room && known.rights.any());
             }
@@ -184,6 +185,7 @@ pub(super) struct RemoteLoad {
     pub(super) in_room: u32,
     pub(super) publishers_in_room: u32,
     pub(super) of_server: u32,
+    pub(super) publishers_of_server: u32,
 }
 
 #[cfg(test)]
