@@ -7,6 +7,8 @@
 mod doors;
 #[path = "matrix_http/homeserver.rs"]
 mod homeserver;
+#[path = "matrix_http/joining.rs"]
+mod joining;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -58,7 +60,10 @@ impl Node {
     }
 
     async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let home = Homeserver::start().await;
+        Self::of(Homeserver::start().await, change).await
+    }
+
+    async fn of(home: Homeserver, change: impl FnOnce(&mut Config)) -> Self {
         home.member(ROOM, ALICE, "join");
         home.member(ROOM, BOB, "join");
         home.set(ROOM, "m.room.power_levels", "", ALICE, &levels(&json!({})));
@@ -83,6 +88,20 @@ impl Node {
         let (status, body) = self.sfu_get(user).await;
         assert_eq!(status, 200, "{body}");
         body["jwt"].as_str().unwrap().to_owned()
+    }
+
+    /// A page of the operator's listener, which [`watched`] switches on.
+    async fn operator(&self, path: &str) -> String {
+        let admin = self.server.started().admin[0];
+        self.http.get(format!("http://{admin}{path}")).send().await.unwrap().text().await.unwrap()
+    }
+
+    async fn metrics(&self) -> String {
+        self.operator("/metrics").await
+    }
+
+    async fn why(&self, user: &str) -> String {
+        self.operator(&format!("/debug/why?user={user}")).await
     }
 
     async fn validate(&self, token: &str) -> u16 {
@@ -113,6 +132,19 @@ impl Client {
         }
     }
 
+    /// Until it is told that it may publish, and how many kinds of sources that is narrowed to.
+    async fn until_permission(&mut self, expected: (bool, usize)) -> proto::ParticipantPermission {
+        while let Some(message) = self.next().await {
+            let proto::signal_response::Message::Update(update) = message else { continue };
+            let mut all = update.participants.into_iter().filter_map(|participant| participant.permission);
+            let found = all.find(|it| (it.can_publish, it.can_publish_sources.len()) == expected);
+            if let Some(found) = found {
+                return found;
+            }
+        }
+        panic!("the connection ended, or nothing was said");
+    }
+
     /// Until it is sent away, with how long that took.
     async fn until_leave(&mut self) -> (proto::LeaveRequest, Duration) {
         let started = Instant::now();
@@ -123,6 +155,12 @@ impl Client {
         }
         panic!("the connection ended without a leave");
     }
+}
+
+/// With the operator's listener.
+fn watched(config: &mut Config) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    config.prometheus.port = free;
 }
 
 fn levels(more: &Value) -> Value {

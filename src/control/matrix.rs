@@ -6,6 +6,7 @@
 
 mod admission;
 mod calls;
+mod ceilings;
 mod coalesced;
 mod decisions;
 mod fetch;
@@ -115,6 +116,15 @@ impl Notices {
     }
 }
 
+impl Notices {
+    /// What participants of a room publish, in bit/s. Never waits: what finds no place is told a second later.
+    pub(super) fn tell_rates(&self, room: &str, rates: Vec<(String, u64)>) {
+        if is_call(room) {
+            let _ = self.0.try_send(Input::Rates { room: room.to_owned(), rates });
+        }
+    }
+}
+
 impl Prepared {
     /// Start the service.
     ///
@@ -153,8 +163,14 @@ impl Prepared {
             metrics: metrics.clone(),
         };
         for home in &matrix.homeservers {
-            metrics.last_push.with_label_values(&[&home.server_name]).set(0);
-            metrics.homeserver_up.with_label_values(&[&home.server_name]).set(1);
+            let (numbers, name) = (&metrics.matrix, [&home.server_name]);
+            numbers.last_push.with_label_values(&name).set(0);
+            for gauge in [&numbers.homeserver_up, &numbers.homeserver_pushes] {
+                gauge.with_label_values(&name).set(1);
+            }
+            if !home.policy_rooms.is_empty() {
+                numbers.lists_read.with_label_values(&name).set(0);
+            }
         }
         tokio::spawn(obey(receiver, registry.clone()));
         tokio::spawn(Service::new(parts, service::now()).run(self.receiver));
@@ -181,7 +197,7 @@ impl Matrix {
 
     /// Count a request that came to nothing before anybody was asked about the room.
     fn count_unproven(&self, error: ApiError) -> ApiError {
-        self.shared.metrics.tokens.with_label_values(&[result_of(&error)]).inc();
+        self.shared.metrics.matrix.tokens.with_label_values(&[result_of(&error)]).inc();
         error
     }
 
@@ -189,7 +205,7 @@ impl Matrix {
     async fn token(&self, request: &TokenRequest, user: &str) -> Result<Value, ApiError> {
         let result = self.make_token(request, user).await;
         let label = result.as_ref().err().map_or("ok", |error| result_of(error));
-        self.shared.metrics.tokens.with_label_values(&[label]).inc();
+        self.shared.metrics.matrix.tokens.with_label_values(&[label]).inc();
         result
     }
 
@@ -291,7 +307,7 @@ impl Matrix {
     async fn push(&self, home: HomeId, events: Vec<signalling::matrix::event::Event>) -> bool {
         if let Some(name) = self.server_name(home) {
             let now = i64::try_from(unix_now().as_secs()).unwrap_or(i64::MAX);
-            self.shared.metrics.last_push.with_label_values(&[name]).set(now);
+            self.shared.metrics.matrix.last_push.with_label_values(&[name]).set(now);
         }
         let sent = self.inputs.send(Input::Push { home, events });
         matches!(tokio::time::timeout(PUSH_PATIENCE, sent).await, Ok(Ok(())))
@@ -386,6 +402,7 @@ async fn obey(mut orders: mpsc::Receiver<Order>, registry: Registry) {
                 };
                 (room, AdminRequest::UpdateParticipant(Box::new(request)))
             }
+            Order::Lower { room, identity, max_spatial } => (room, AdminRequest::LimitVideo { identity, max_spatial }),
         };
         // Nobody there by that name: nothing to do.
         if let Some(room) = registry.find(&room).await {

@@ -4,6 +4,7 @@
 //! Labels come from closed sets only: never a room, a user or an address.
 
 mod build;
+mod matrix;
 mod media;
 mod process;
 
@@ -12,6 +13,7 @@ use prometheus::core::Collector as _;
 use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
 use self::build::Builder;
+use self::matrix::MatrixNumbers;
 use self::media::{LoadGauges, Media};
 use self::process::Process;
 use super::load::Load;
@@ -46,10 +48,7 @@ pub(super) struct Metrics {
     pub(super) accept_errors: IntCounter,
     pub(super) api_requests: IntCounterVec,
     pub(super) webhooks: IntCounterVec,
-    pub(super) tokens: IntCounterVec,
-    pub(super) last_push: IntGaugeVec,
-    pub(super) leaves: IntGauge,
-    pub(super) homeserver_up: IntGaugeVec,
+    pub(super) matrix: MatrixNumbers,
     ready: IntGauge,
     media: Media,
     gauges: LoadGauges,
@@ -108,22 +107,7 @@ impl Metrics {
                 .counter("weir_control_accept_errors_total", "Connections the system could not accept.")?,
             api_requests: labelled("weir_control_api_requests_total", "Server API requests by answer.", "code")?,
             webhooks: labelled("weir_control_webhooks_total", "Webhooks by what became of them.", "result")?,
-            tokens: labelled(
-                "weir_matrix_token_requests_total",
-                "Token requests by how they were answered.",
-                "result",
-            )?,
-            last_push: make.gauges(
-                "weir_matrix_last_push_timestamp_seconds",
-                "When a homeserver last pushed events, Unix time; 0: never.",
-                &["homeserver"],
-            )?,
-            leaves: make.gauge("weir_matrix_delayed_leaves", "Delayed leaves weir looks after now.")?,
-            homeserver_up: make.gauges(
-                "weir_matrix_homeserver_up",
-                "Whether a homeserver answered when it was last asked.",
-                &["homeserver"],
-            )?,
+            matrix: MatrixNumbers::new(&make)?,
             ready: make.gauge("weir_ready", "Whether new calls are taken; /readyz says why not.")?,
             media: Media::new(&make)?,
             gauges: LoadGauges::new(&make)?,
@@ -157,7 +141,7 @@ impl Metrics {
         begin(&self.full, &["threads", "bandwidth", "tracks", "participants", "rooms"]);
         begin(&self.livekit_joined, &["signal_connected", "signal_failed", "rtc_connected"]);
         begin(&self.webhooks, &["delivered", "refused", "expired", "dropped"]);
-        begin(&self.tokens, &["ok", "bad_request", "unauthorized", "forbidden", "limited", "unavailable", "error"]);
+        self.matrix.begin();
         let reasons = (0..64).filter_map(|number| proto::DisconnectReason::try_from(number).ok());
         let reasons: Vec<&str> = reasons.map(|reason| reason.as_str_name()).collect();
         begin(&self.participants_left, &reasons);
@@ -204,7 +188,7 @@ impl Metrics {
 
     /// Homeservers that did not answer when they were last asked.
     pub(super) fn homeservers_down(&self) -> Vec<String> {
-        let families = self.homeserver_up.collect();
+        let families = self.matrix.homeserver_up.collect();
         let metrics = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
         let down = metrics.filter(|metric| metric.get_gauge().get_value() < 0.5);
         down.flat_map(|metric| metric.get_label().iter().map(|label| label.value().to_owned())).collect()

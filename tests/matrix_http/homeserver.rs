@@ -1,5 +1,7 @@
 //! A homeserver that does what a test tells it: rooms with state, OpenID tokens, and a list of what was asked of it.
 
+#![allow(dead_code, reason = "each of its users needs a part")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,6 +24,9 @@ struct World {
     state: BTreeMap<(String, String, String), Value>,
     asked: Vec<String>,
     down: bool,
+    unreachable: bool,
+    /// It knows no delayed events.
+    undelayed: bool,
     events: u64,
     transactions: u64,
     name: String,
@@ -56,11 +61,8 @@ impl Homeserver {
             .route("/_matrix/client/v3/rooms/{room}/joined_members", get(joined_members))
             .route("/_matrix/client/v3/rooms/{room}/state/{kind}/{key}", put(put_state))
             .route("/_matrix/client/v3/rooms/{room}/send/{kind}/{txn}", put(async || axum::Json(json!({}))))
-            .route("/_matrix/client/v1/appservice/weir/ping", post(async || axum::Json(json!({}))))
-            .route(
-                "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{id}/{action}",
-                post(async || axum::Json(json!({}))),
-            )
+            .route("/_matrix/client/v1/appservice/weir/ping", post(ping))
+            .route("/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{id}/{action}", post(delayed))
             .route("/_matrix/client/unstable/io.element.msc4512/appservice/fed_proxy", post(fed_proxy))
             .layer(middleware::from_fn_with_state(world.clone(), note))
             .with_state(world.clone());
@@ -82,6 +84,20 @@ impl Homeserver {
     /// What another server says when it is asked through this one.
     pub fn elsewhere(&self, status: u16, content: Value) {
         self.world.lock().unwrap().elsewhere = (status, content);
+    }
+
+    /// It answers, but reaches no weir.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.world.lock().unwrap().unreachable = unreachable;
+    }
+
+    /// It knows nothing of delayed events.
+    pub fn set_undelayed(&self, undelayed: bool) {
+        self.world.lock().unwrap().undelayed = undelayed;
+    }
+
+    pub fn is_undelayed(&self) -> bool {
+        self.world.lock().unwrap().undelayed
     }
 
     /// What was asked of other servers through this one.
@@ -199,6 +215,17 @@ async fn put_state(
     let sender = query.get("user_id").cloned().unwrap_or_default();
     let event = world.lock().unwrap().set(&room, &kind, &key, &sender, &body.0);
     axum::Json(json!({ "event_id": event["event_id"] })).into_response()
+}
+
+async fn ping(State(world): Shared) -> Response {
+    if world.lock().unwrap().unreachable {
+        return error(502, "M_CONNECTION_FAILED");
+    }
+    axum::Json(json!({ "duration_ms": 1 })).into_response()
+}
+
+async fn delayed(State(world): Shared) -> Response {
+    if world.lock().unwrap().undelayed { error(404, "M_NOT_FOUND") } else { axum::Json(json!({})).into_response() }
 }
 
 async fn fed_proxy(State(world): Shared, body: axum::Json<Value>) -> Response {

@@ -79,7 +79,9 @@ pub(super) const fn cap(policy: &RemoteUsersConfig, load: RemoteLoad) -> Result<
     if load.in_room >= policy.max_per_room || load.of_server >= policy.max_per_server {
         return Err(Refused::RemoteLimit);
     }
-    let may_publish = policy.publish && load.publishers_in_room < policy.max_publishers_per_room;
+    let may_publish = policy.publish
+        && load.publishers_in_room < policy.max_publishers_per_room
+        && load.publishers_of_server < policy.max_publishers_per_server;
     Ok(if may_publish { Rights::ALL } else { Rights::NONE })
 }
 
@@ -106,6 +108,22 @@ impl Refused {
             Self::HomeserverDown => "cannot be checked: the homeserver does not answer",
             Self::Revoked => "showed a token that was revoked or is not known",
             Self::Full => "is one too many: too many calls or callers",
+        }
+    }
+
+    /// As a metric label.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::NotInRoom => "not_in_room",
+            Self::Banned => "banned",
+            Self::Listed => "listed",
+            Self::SlotClosed => "slot_closed",
+            Self::RoomUpgraded => "room_upgraded",
+            Self::NoFeed => "no_feed",
+            Self::RemoteLimit => "remote_limit",
+            Self::HomeserverDown => "homeserver_down",
+            Self::Revoked => "revoked",
+            Self::Full => "full",
         }
     }
 

@@ -26,6 +26,15 @@ pub(super) enum AskError {
     Down,
 }
 
+/// How far a homeserver and weir hear each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Each hears the other, as far as the homeserver can tell.
+    Both,
+    /// It answers, but cannot push: it does not reach weir.
+    OneWay,
+}
+
 /// Bytes of a room's state: rooms with a hundred thousand members exist.
 const MAX_STATE: usize = 128 << 20;
 /// Bytes of any other answer.
@@ -125,11 +134,21 @@ impl Homeserver {
     }
 
     /// Ask it to push at once what it holds back (Matrix spec, application service ping). Also shows that it is there.
-    pub(super) async fn ping(&self) -> Result<(), AskError> {
+    pub(super) async fn ping(&self) -> Result<Reach, AskError> {
         let id = self.config.registration_id();
         let url = self.url(&["_matrix", "client", "v1", "appservice", id, "ping"], None);
-        // Whatever it says about its way to us: it is up.
-        self.ask(self.client.post(url).json(&json!({})), MAX_ANSWER).await.map(|_| ())
+        let request = self.client.post(url).timeout(PATIENCE).json(&json!({}));
+        let sent = request.bearer_auth(self.config.as_token.expose()).send().await.map_err(|_| AskError::Down)?;
+        let reply = read(sent, MAX_ANSWER).await.ok_or(AskError::Down)?;
+        if cannot_reach(&reply) {
+            // A failure by its status, and yet it is up.
+            return Ok(Reach::OneWay);
+        }
+        match reply.status {
+            401 | 429 | 500.. => Err(AskError::Down),
+            // One that knows no ping says nothing about its way to us.
+            _ => Ok(Reach::Both),
+        }
     }
 
     /// Empty a call membership in room state, in the name of `user`.
@@ -219,6 +238,13 @@ pub(super) fn delayed_answer(reply: &Reply) -> Answer {
         }
         _ => Answer::Failed,
     }
+}
+
+/// Whether a ping came back with word that the homeserver does not reach weir.
+fn cannot_reach(reply: &Reply) -> bool {
+    let json = serde_json::from_slice::<Value>(&reply.body).unwrap_or_default();
+    let code = json.get("errcode").and_then(Value::as_str).unwrap_or_default();
+    ["M_URL_NOT_SET", "M_BAD_STATUS", "M_CONNECTION_TIMEOUT", "M_CONNECTION_FAILED"].contains(&code)
 }
 
 fn done(reply: &Reply) -> Result<(), AskError> {

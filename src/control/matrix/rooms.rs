@@ -19,6 +19,12 @@ const DEBOUNCE: i64 = 200;
 const MIN_RETRY: i64 = 500;
 /// Longest pause between tries, ms.
 const MAX_RETRY: i64 = 15_000;
+/// Before somebody is refused the room is read once more, however many are refused: not more often than this, ms.
+const MIN_PAUSE: i64 = 500;
+/// A room that is slow to read is read at most this part of the time on behalf of those who are refused.
+const PAUSE_PER_READ: i64 = 10;
+/// Longest pause between such reads, ms: whoever is refused waits for it.
+const MAX_PAUSE: i64 = 5_000;
 
 /// One view.
 #[derive(Debug, Default)]
@@ -26,9 +32,13 @@ pub(super) struct Watched {
     pub(super) view: View,
     /// Unix ms of the last successful read.
     pub(super) read_at: i64,
+    /// Unix ms at which that read began: what was accepted by the homeserver before is in the view.
+    pub(super) began_at: i64,
     /// Unix ms at which to read; `None`: no need.
     due: Option<i64>,
     reading: bool,
+    /// When the read that is under way began.
+    reading_since: i64,
     retry: i64,
     used_at: i64,
 }
@@ -61,6 +71,25 @@ impl Rooms {
         }
     }
 
+    /// Somebody waits for a room: read it as soon as possible, while the homeserver fails as well.
+    pub(super) fn hurry(&mut self, now: i64, key: &RoomKey) {
+        self.want(now, key);
+        if let Some(watched) = self.views.get_mut(key).filter(|watched| !watched.reading) {
+            let soon = if watched.retry == 0 { now } else { now + MIN_RETRY };
+            watched.due = Some(watched.due.map_or(soon, |due| due.min(soon)));
+        }
+    }
+
+    /// Somebody is about to be refused by a view that is a moment old: read once more, and spare the homeserver however
+    /// many are refused.
+    pub(super) fn look_again(&mut self, now: i64, key: &RoomKey) {
+        let Some(watched) = self.views.get_mut(key).filter(|watched| !watched.reading) else { return };
+        let took = watched.read_at.saturating_sub(watched.began_at);
+        let pause = took.saturating_mul(PAUSE_PER_READ).clamp(MIN_PAUSE, MAX_PAUSE);
+        let at = watched.read_at.saturating_add(pause).max(now);
+        watched.due = Some(watched.due.map_or(at, |due| due.min(at)));
+    }
+
     /// Read a room again soon: something may have been missed.
     pub(super) fn doubt(&mut self, now: i64, key: &RoomKey) {
         if let Some(watched) = self.views.get_mut(key) {
@@ -86,6 +115,7 @@ impl Rooms {
         due.take(at_most)
             .map(|(key, watched)| {
                 watched.reading = true;
+                watched.reading_since = now;
                 watched.due = None;
                 watched.view.begin_fetch();
                 key.clone()
@@ -138,6 +168,7 @@ impl Rooms {
 impl Watched {
     fn install(&mut self, now: i64, events: Vec<Event>) -> Changes {
         self.read_at = now;
+        self.began_at = self.reading_since;
         self.retry = 0;
         let changes = self.view.install(events);
         // Pushes that crossed the read may have raised a doubt of their own.

@@ -8,8 +8,10 @@ mod asking;
 mod enforce;
 mod ghosts;
 mod leaves;
+mod quotas;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +28,9 @@ use self::ghosts::Ghosts;
 use self::leaves::Leaves;
 use super::admission::Refused;
 use super::calls::{Calls, HomeId, Known};
+use super::ceilings::Ceilings;
 use super::decisions::Decisions;
-use super::homeserver::{AskError, Homeserver};
+use super::homeserver::{AskError, Homeserver, Reach};
 use super::resolve::Federation;
 use super::rooms::{RoomKey, Rooms};
 use super::store::{Loaded, Store};
@@ -49,11 +52,13 @@ pub(super) enum Input {
     /// A room was read.
     Read { key: RoomKey, result: Result<Vec<Event>, AskError> },
     /// A homeserver was pinged.
-    Pinged { home: HomeId, result: Result<(), AskError> },
+    Pinged { home: HomeId, result: Result<Reach, AskError> },
     /// A homeserver answered about a delayed leave.
     Delayed { key: leaves::LeaveKey, answer: signalling::matrix::delayed::Answer },
     /// A ghost was cleared, or not.
-    Cleared { user: String, result: Result<(), AskError> },
+    Cleared { clearing: Box<ghosts::Clearing>, result: Result<(), AskError> },
+    /// What participants of a call publish, bit/s.
+    Rates { room: String, rates: Vec<(String, u64)> },
     /// What was decided about a person lately?
     Why { user: String, answer: oneshot::Sender<Vec<String>> },
 }
@@ -103,6 +108,8 @@ pub(super) enum Order {
     Remove { room: String, identity: String },
     /// Change what may be published.
     Permit { room: String, identity: String, rights: Rights },
+    /// Send no layers of its video above this one; `None`: all.
+    Lower { room: String, identity: String, max_spatial: Option<u8> },
 }
 
 /// How often old things are forgotten, ms.
@@ -120,7 +127,11 @@ struct Home {
     server: Homeserver,
     policies: Policies,
     down_since: Option<i64>,
+    /// It can reach weir, as far as is known.
+    pushes: bool,
     ping_due: Option<i64>,
+    /// When its moderation lists were read.
+    lists_read: BTreeMap<String, i64>,
 }
 
 /// See the module.
@@ -132,6 +143,8 @@ pub(super) struct Service {
     waiting: Vec<Asking>,
     leaves: Leaves,
     ghosts: Ghosts,
+    ceilings: Ceilings,
+    review_at: i64,
     decisions: Decisions,
     store: Store,
     federation: Arc<Federation>,
@@ -162,7 +175,15 @@ pub(super) fn now() -> i64 {
 
 impl Service {
     pub(super) fn new(parts: Parts, now: i64) -> Self {
-        let home = |server| Home { server, policies: Policies::new(MAX_RULES), down_since: None, ping_due: None };
+        let policies = || Policies::new(MAX_RULES);
+        let home = |server| Home {
+            server,
+            policies: policies(),
+            down_since: None,
+            pushes: true,
+            ping_due: None,
+            lists_read: BTreeMap::new(),
+        };
         let mut service = Self {
             config: parts.config,
             homes: parts.homes.into_iter().map(home).collect(),
@@ -171,6 +192,8 @@ impl Service {
             waiting: Vec::new(),
             leaves: Leaves::default(),
             ghosts: Ghosts::default(),
+            ceilings: Ceilings::default(),
+            review_at: now,
             decisions: Decisions::default(),
             store: parts.store,
             federation: parts.federation,
@@ -239,13 +262,8 @@ impl Service {
             Input::Read { key, result } => self.on_read(now, &key, result),
             Input::Pinged { home, result } => self.on_pinged(now, home, result),
             Input::Delayed { key, answer } => self.on_delayed(now, &key, answer),
-            Input::Cleared { user, result } => {
-                let words = match result {
-                    Ok(()) => "had a stale call membership cleared",
-                    Err(_) => "has a stale call membership that could not be cleared",
-                };
-                self.decisions.note(now, &user, words);
-            }
+            Input::Cleared { clearing, result } => self.on_cleared(now, *clearing, result),
+            Input::Rates { room, rates } => self.on_rates(now, &room, rates),
             Input::Why { user, answer } => {
                 let _ = answer.send(self.decisions.about(&user));
             }
@@ -260,12 +278,13 @@ impl Service {
     }
 
     fn tick(&mut self, now: i64) {
-        self.metrics.leaves.set(i64::try_from(self.leaves.count()).unwrap_or(i64::MAX));
+        self.metrics.matrix.leaves.set(i64::try_from(self.leaves.count()).unwrap_or(i64::MAX));
         self.ping_due(now);
         self.read_due(now);
         self.expire_waiting(now);
         self.leaves_due(now);
         self.ghosts_due(now);
+        self.review_ceilings(now);
         if now >= self.prune_at {
             self.prune(now);
         }
@@ -305,3 +324,6 @@ fn described(rights: Rights) -> String {
     let names: Vec<&str> = names.into_iter().filter(|(may, _)| *may).map(|(_, name)| name).collect();
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
+
+#[cfg(test)]
+mod tests;

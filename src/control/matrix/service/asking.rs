@@ -24,6 +24,7 @@ pub(super) struct Asking {
     matrix_room: String,
     /// Homeservers to be asked, in this order.
     homes: Vec<HomeId>,
+    asked_at: i64,
     until: i64,
     purpose: Purpose,
 }
@@ -70,7 +71,8 @@ impl Service {
         }
         let until = now + self.grace();
         let matrix_room = question.matrix_room.clone();
-        self.consider(now, Asking { matrix_room, homes, until, purpose: Purpose::Token { question, answer } });
+        let purpose = Purpose::Token { question, answer };
+        self.consider(now, Asking { matrix_room, homes, asked_at: now, until, purpose });
     }
 
     pub(super) fn on_join(
@@ -93,7 +95,8 @@ impl Service {
         };
         let (matrix_room, user) = (call.matrix_room.clone(), known.caller.user.clone());
         let purpose = Purpose::Join { room, identity, user, answer };
-        self.consider(now, Asking { matrix_room, homes: vec![home], until: now + self.grace(), purpose });
+        let until = now + self.grace();
+        self.consider(now, Asking { matrix_room, homes: vec![home], asked_at: now, until, purpose });
     }
 
     /// Whose views can say whether this user is in a room: the user's own homeserver's, else those of all.
@@ -114,21 +117,36 @@ impl Service {
         while let Some(home) = asking.homes.first().copied() {
             let key = (home, asking.matrix_room.clone());
             if !self.can_answer(now, &key, &asking) {
-                let is_down_for_long = self.is_down_for(now, home) > self.grace();
-                if is_down_for_long || now >= asking.until || self.waiting.len() >= MAX_WAITING {
-                    return self.refuse(now, asking, Refused::HomeserverDown);
-                }
-                self.rooms.want(now, &key);
-                self.waiting.push(asking);
-                return;
+                // However long it has been gone: whoever could prove who they are has just found it back.
+                self.rooms.hurry(now, &key);
+                self.hurry_lists(now, home);
+                return self.wait(now, asking);
             }
             match self.decide(&key, &asking) {
                 Ok((rights, cap)) => return self.accept(now, home, asking, rights, cap),
+                // Clients ask for a token right after they have joined the room, and the push of that may be slower.
+                Err(Refused::NotInRoom | Refused::Banned) if !self.is_sure(&key, &asking) => {
+                    self.rooms.look_again(now, &key);
+                    return self.wait(now, asking);
+                }
                 // Another homeserver may know this user to be in the room.
                 Err(Refused::NotInRoom) if asking.homes.len() > 1 => drop(asking.homes.remove(0)),
                 Err(refused) => return self.refuse(now, asking, refused),
             }
         }
+    }
+
+    /// Until the room was read; in the end nobody knows.
+    fn wait(&mut self, now: i64, asking: Asking) {
+        if now >= asking.until || self.waiting.len() >= MAX_WAITING {
+            return self.refuse(now, asking, Refused::HomeserverDown);
+        }
+        self.waiting.push(asking);
+    }
+
+    /// Whether a refusal of a token can be certain: the room was read after the question came.
+    fn is_sure(&self, key: &RoomKey, asking: &Asking) -> bool {
+        asking.is_join() || self.rooms.get(key).is_some_and(|watched| watched.began_at >= asking.asked_at)
     }
 
     /// Whether a view is good enough for this question now.
@@ -138,10 +156,10 @@ impl Service {
             // Whoever comes back to a running call is not kept waiting for long by a homeserver that fails.
             return !watched.view.is_doubtful() || now >= asking.until || self.is_down_for(now, key.0) > 0;
         }
-        let pushed = self.homes.get(key.0.0).is_some_and(|home| home.server.config.feed == Feed::Full);
-        let fresh = if pushed { FRESH } else { FRESH_POLLED };
+        let fresh = if self.is_pushed(key.0) { FRESH } else { FRESH_POLLED };
         let down = self.is_down_for(now, key.0) > 0;
-        !watched.view.is_doubtful() && now.saturating_sub(watched.read_at) < fresh && !down
+        let is_fresh = !watched.view.is_doubtful() && now.saturating_sub(watched.read_at) < fresh;
+        is_fresh && !down && self.knows_lists(key.0)
     }
 
     fn is_down_for(&self, now: i64, home: HomeId) -> i64 {
@@ -173,7 +191,7 @@ impl Service {
         if it.server.is_local(user) {
             return Ok(Rights::ALL);
         }
-        let policy = it.server.config.remote_users.as_ref().unwrap_or(&self.config.remote_users);
+        let policy = self.remote_policy(home);
         let is_remote = |known: &Known| known.home == Some(home) && !it.server.is_local(&known.caller.user);
         let load = if inside {
             RemoteLoad::default()
@@ -193,6 +211,7 @@ impl Service {
                 let rights = rights.and(cap);
                 if let Some(known) = self.calls.known_mut(&room, &identity) {
                     known.rights = rights;
+                    self.ghosts.heard_of(now, &room, &known.caller);
                 }
                 let _ = answer.send(Ok(rights));
             }
@@ -265,6 +284,15 @@ impl Service {
             .partition(|asking| asking.homes.first() == Some(&key.0) && asking.matrix_room == key.1);
         self.waiting = waiting;
         let ready: Vec<Asking> = ready;
+        ready.into_iter().for_each(|asking| self.consider(now, asking));
+    }
+
+    /// The lists of a homeserver were read: whoever waited for that is answered.
+    pub(super) fn reconsider_home(&mut self, now: i64, home: HomeId) {
+        let (ready, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<Vec<_>, _>(|asking| asking.homes.first() == Some(&home));
+        self.waiting = waiting;
         ready.into_iter().for_each(|asking| self.consider(now, asking));
     }
 

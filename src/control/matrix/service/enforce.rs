@@ -60,10 +60,11 @@ impl Service {
         let Some(known) = self.calls.revoke(now, room, identity) else { return };
         self.store.revoke(room, identity, now);
         self.order(Order::Remove { room: room.to_owned(), identity: identity.to_owned() });
+        self.decisions.note(now, &known.caller.user, &format!("was removed, with all tokens: {}", why.words()));
         if known.live.is_empty() {
             return;
         }
-        self.decisions.note(now, &known.caller.user, &format!("was removed from a call: {}", why.words()));
+        self.metrics.matrix.ejections.with_label_values(&[why.label()]).inc();
         if let Some(matrix_room) = matrix_room {
             self.ghosts.gone(now, room, &matrix_room, &known, 0);
         }
@@ -95,6 +96,7 @@ impl Service {
                     return;
                 }
                 self.store.live(room, identity, true);
+                self.ceilings.joined(room, identity);
                 self.leave_connected(now, room, identity);
                 self.recheck_one(now, room, identity);
             }

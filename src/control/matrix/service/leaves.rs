@@ -117,6 +117,16 @@ impl Service {
         let Some(leave) = self.leaves.leaves.get_mut(key) else { return };
         leave.job.on_answer(now, answer);
         if leave.job.is_done() {
+            let how = match answer {
+                Answer::Ok => "sent",
+                Answer::Gone => "gone",
+                Answer::SlowDown(_) | Answer::Failed => "given_up",
+            };
+            self.metrics.matrix.leaves_sent.with_label_values(&[how]).inc();
+            if answer != Answer::Ok {
+                let (room, user, device) = key.clone();
+                self.ghosts.no_leave(now, &room, &Caller { user, device: Some(device), member: None });
+            }
             self.leaves.leaves.remove(key);
             self.store.forget_leave(key);
         }
