@@ -97,6 +97,7 @@ fn call(out: &mut Outbox) -> Shard {
                     rtx: Some(PayloadType(97)),
                 }],
                 extensions: extensions(),
+                mid: String::new(),
                 cname: "one".to_owned(),
                 nack: true,
                 demand: Demand { enabled: true, max_spatial: 2, max_temporal: 255, priority: 1 },

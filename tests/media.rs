@@ -131,6 +131,7 @@ impl Server {
             rtx_ssrc: None,
             payload_types: sdp::payload_maps(&from.codecs, &section.codecs),
             extensions: section.extensions,
+            mid: String::new(),
             cname: "cname".to_owned(),
             nack: section.nack,
             demand: Demand { enabled: true, max_spatial: 2, max_temporal: 255, priority: 1 },

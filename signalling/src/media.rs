@@ -380,6 +380,9 @@ pub struct DowntrackParams {
     pub payload_types: Vec<PayloadMap>,
     /// Header extensions the subscriber takes.
     pub extensions: ExtensionIds,
+    /// Name of the section (RFC 8843), told in packets until the subscriber has placed the stream; empty where the SSRC
+    /// is known to it before the first packet.
+    pub mid: String,
     /// Canonical name, the same for tracks to be lip-synced.
     pub cname: String,
     /// The subscriber sends NACK.

@@ -241,6 +241,7 @@ fn downtrack_params(params: s::DowntrackParams) -> c::DowntrackParams {
         rtx_ssrc: params.rtx_ssrc.map(Ssrc),
         payload_types: params.payload_types.into_iter().map(payload).collect(),
         extensions: extensions(params.extensions),
+        mid: params.mid,
         cname: params.cname,
         nack: params.nack,
         demand: demand(params.demand),

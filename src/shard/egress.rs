@@ -94,7 +94,8 @@ impl Shard {
             };
             (numbering.seq, fields, &[])
         };
-        self.header.forward(&fields, entry.extensions, &stream.extensions, &sender.extensions, None);
+        let mid = (!sender.tx.is_placed()).then_some(sender.mid.as_str()).filter(|mid| !mid.is_empty());
+        self.header.forward(&fields, entry.extensions, &stream.extensions, &sender.extensions, mid);
         let numbered = self.header.has_transport_cc();
         if let Some(bandwidth) = line.bandwidth.as_deref() {
             self.header.set_transport_cc(bandwidth.estimator.next_number());

@@ -147,6 +147,8 @@ pub(super) struct Sender {
     pub(super) rtx_ssrc: Option<Ssrc>,
     pub(super) payload_types: Vec<PayloadMap>,
     pub(super) extensions: ExtensionIds,
+    /// Told until the far end reports on the stream.
+    pub(super) mid: String,
     pub(super) cname: String,
     pub(super) nack: bool,
     pub(super) reported: bool,

@@ -9,7 +9,7 @@ use super::*;
 use crate::base::{MediaKind, PayloadType, Ssrc};
 use crate::rtp::codec::Codec;
 use crate::rtp::packet::PacketView;
-use crate::rtp::rtcp::{Compound, Packet as Rtcp, write};
+use crate::rtp::rtcp::{Compound, Packet as Rtcp, ReportBlock, write};
 use crate::shard::command::Command;
 use crate::transport::params::{
     CodecParams, Demand, DowntrackParams, EncodingParams, ExtensionIds, PayloadMap, TrackParams,
@@ -56,6 +56,11 @@ impl Bench {
     }
 
     fn subscribe(&mut self, transport: u64, track: u64, downtrack: u64, ssrc: u32) {
+        self.subscribe_in(transport, track, downtrack, ssrc, "");
+    }
+
+    /// In a section with a name, where it is not empty.
+    fn subscribe_in(&mut self, transport: u64, track: u64, downtrack: u64, ssrc: u32, mid: &str) {
         let params = DowntrackParams {
             ssrc: Ssrc(ssrc),
             rtx_ssrc: Some(Ssrc(ssrc + 1)),
@@ -63,7 +68,8 @@ impl Bench {
                 PayloadMap { from: OPUS, to: PayloadType(63), rtx: None },
                 PayloadMap { from: VP8, to: PayloadType(100), rtx: Some(PayloadType(101)) },
             ],
-            extensions: ExtensionIds::default(),
+            extensions: ExtensionIds { mid: Some(4), ..ExtensionIds::default() },
+            mid: mid.to_owned(),
             cname: "PA_one".to_owned(),
             nack: true,
             demand: Demand { enabled: true, max_spatial: 2, max_temporal: 255, priority: 1 },
@@ -322,6 +328,32 @@ fn reports_soon_after_the_first_packet_and_once_a_second() {
     assert_eq!(reports(&bench.pass(Duration::from_millis(50))), (1, 0));
     let (sr, rr) = reports(&bench.pass(Duration::from_secs(10)));
     assert!((9..=11).contains(&sr) && (9..=11).contains(&rr), "{sr} {rr}");
+}
+
+#[test]
+fn packets_name_their_section_until_the_far_end_reports_on_them() {
+    let mut bench = Bench::new(2);
+    bench.publish(1, 10, track(MediaKind::Audio, 500));
+    bench.subscribe_in(2, 10, 20, 9000, "17");
+    let named = |bench: &mut Bench, seq: u16| {
+        bench.send(1, &rtp(OPUS, seq, 960 * u32::from(seq), 500, false, &[1]));
+        let sent = bench.take();
+        PacketView::parse(rtp_to(&sent, 2)[0]).unwrap().extension(4) == Some(b"17")
+    };
+    assert!(named(&mut bench, 1) && named(&mut bench, 2));
+    let block = ReportBlock {
+        ssrc: Ssrc(9000),
+        fraction_lost: 0,
+        cumulative_lost: 0,
+        highest: 2,
+        jitter: 0,
+        last_sr: 0,
+        delay_since_sr: 0,
+    };
+    let mut report = Vec::new();
+    write::receiver_report(&mut report, Ssrc(1), &[block]);
+    bench.send(2, &report);
+    assert!(!named(&mut bench, 3));
 }
 
 /// An RTP packet with one-byte header extensions.

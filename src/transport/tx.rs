@@ -100,6 +100,7 @@ pub struct TxStream {
     /// Bytes; in debt after an answer larger than what was left.
     budget: i64,
     far_end: FarEnd,
+    placed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +138,7 @@ impl TxStream {
             next_rtx,
             budget: BUDGET_BURST,
             far_end: FarEnd::default(),
+            placed: false,
         }
     }
 
@@ -238,8 +240,14 @@ impl TxStream {
         self.last.map_or(0, |last| last.timestamp)
     }
 
+    /// The far end has reported on this stream, so it knows where it belongs.
+    pub const fn is_placed(&self) -> bool {
+        self.placed
+    }
+
     /// The far end reports on this stream.
     pub fn on_report_block(&mut self, ours: NtpTime, block: &ReportBlock) {
+        self.placed = true;
         self.far_end.fraction_lost = block.fraction_lost;
         self.far_end.lost = block.cumulative_lost;
         self.far_end.jitter = block.jitter;

@@ -163,6 +163,7 @@ impl World {
                 PayloadMap { from: PayloadType(VP8), to: PayloadType(100), rtx: Some(PayloadType(101)) },
             ],
             extensions: ExtensionIds { transport_cc: Some(TRANSPORT_CC), ..ExtensionIds::default() },
+            mid: String::new(),
             cname: "one".to_owned(),
             nack: rtx,
             demand: Demand { enabled: true, max_spatial: 2, max_temporal: 255, priority: 1 },

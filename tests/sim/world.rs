@@ -389,6 +389,7 @@ impl World {
                 PayloadMap { from: PayloadType(VP8), to: OUT_VIDEO, rtx: Some(OUT_VIDEO_RTX) },
             ],
             extensions: ExtensionIds::default(),
+            mid: String::new(),
             cname: "one".to_owned(),
             nack: true,
             demand,

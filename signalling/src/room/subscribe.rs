@@ -294,6 +294,7 @@ impl Room {
             rtx_ssrc: entry.rtx_ssrc.filter(|_| has_rtx),
             payload_types,
             extensions: section.extensions,
+            mid: if section.extensions.mid.is_some() { section.mid.clone() } else { String::new() },
             cname: publisher.map(|publisher| publisher.sid.clone()).unwrap_or_default(),
             nack: section.nack,
             demand: entry.demand,

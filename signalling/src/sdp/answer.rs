@@ -13,6 +13,8 @@ use crate::media::{Codec, DtlsRole, EncodingParams, ExtensionIds, MediaKind};
 
 /// Most encodings we take of one track; one per spatial layer.
 const MAX_ENCODINGS: usize = 3;
+/// Longer names of sections are not told in packets, bytes.
+const MAX_TOLD_MID: usize = 16;
 
 /// Answers `offer` in the DTLS role of its [`crate::media::RemoteParams`]. `plan` goes section by section; what it does
 /// not reach stays inactive (data channels: accepted).
@@ -168,7 +170,9 @@ fn send<'a>(
         codec.rtx = codec.rtx.filter(|_| plan.rtx_ssrc.is_some());
     }
     let offered = usable(&section.extensions, allow_mixed);
-    let extensions = send_extensions(kind, &offered, local.bandwidth);
+    // Packets may overtake the answer. Firefox then takes the stream for one of another section with the same payload
+    // types, for ever, unless a packet says where it belongs.
+    let extensions = ExtensionIds { mid: offered.mid.filter(|_| section.mid.len() <= MAX_TOLD_MID), ..send_extensions(kind, &offered, local.bandwidth) };
     let negotiated =
         NegotiatedSection { direction: Direction::SendOnly, ..with_feedback(blank(section), &codecs, &extensions) };
     // Written are all we know, though we send only some: libwebrtc takes what its receiving sections were answered with

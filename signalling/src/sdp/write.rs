@@ -214,7 +214,7 @@ pub(super) const fn receive_extensions(kind: MediaKind, offered: &ExtensionIds) 
     ids
 }
 
-/// The extensions of `offered` that serve a downtrack. No mid: the SSRCs are declared, and it would cost bytes.
+/// The extensions of `offered` that serve a downtrack. No mid: an answer adds it where it needs it.
 pub(super) fn send_extensions(kind: MediaKind, offered: &ExtensionIds, bandwidth: super::Bandwidth) -> ExtensionIds {
     let mut ids = none();
     ids.abs_capture_time = offered.abs_capture_time;

@@ -140,6 +140,7 @@ impl Shard {
             rtx_ssrc: params.rtx_ssrc,
             payload_types: params.payload_types.clone(),
             extensions: params.extensions,
+            mid: params.mid,
             cname: params.cname,
             nack: params.nack,
             reported: false,
@@ -179,6 +180,7 @@ impl Shard {
         if let Some(sender) = sender.and_then(|sender| self.senders.get_mut(sender)) {
             sender.payload_types.clone_from(&params.payload_types);
             sender.extensions = params.extensions;
+            sender.mid.clone_from(&params.mid);
             sender.cname.clone_from(&params.cname);
         }
         let payload_types = params.payload_types.clone();
