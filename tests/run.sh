@@ -265,7 +265,8 @@ group_fmt() { step fmt 120 cargo fmt --all --check; }
 group_lints() { step lints 1500 cargo clippy --locked --workspace --all-targets -- -D warnings; }
 group_core() { step core 900 cargo check --locked -p weir --lib --no-default-features; }
 group_unit() { step unit 2400 cargo test --locked --workspace --no-fail-fast; }
-group_docs() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" step docs 900 cargo doc --locked --workspace --no-deps --document-private-items; }
+# Help and configuration are written as documentation too, and a terminal shows their addresses as they stand.
+group_docs() { RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links -A rustdoc::bare_urls" step docs 900 cargo doc --locked --workspace --no-deps --document-private-items; }
 
 # prepare GROUP : what real clients need, and the binary.
 prepare() {
