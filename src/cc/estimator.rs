@@ -432,10 +432,10 @@ impl Estimator {
         if self.last_feedback.is_some() { DEAF_US } else { FIRST_DEAF_US }
     }
 
-    /// Something else is heard of the far end, but no feedback.
+    /// It never gave feedback; or it stopped, and something else is heard of it.
     fn is_deaf(&self, now_us: u64) -> bool {
-        let (at, sent) = self.last_feedback.unwrap_or((0, 0));
-        let many = sent == 0 || self.log.next() - sent >= DEAF_PACKETS;
+        let Some((at, sent)) = self.last_feedback else { return true };
+        let many = self.log.next() - sent >= DEAF_PACKETS;
         many && self.last_other_report.is_some_and(|other| other > at + DEAF_US && now_us < other + DEAF_US)
     }
 }

@@ -129,13 +129,16 @@ impl Shard {
         self.release(now, key, out);
         self.tell_demand(key);
         let Some(bandwidth) = self.lines.get_mut(key).and_then(|line| line.bandwidth.as_deref_mut()) else { return };
-        if bandwidth.due <= now {
+        // Called for the queue too, every few milliseconds: that must not put off what is due for the estimator.
+        let due = bandwidth.due <= now;
+        if due {
             bandwidth.estimator.handle_timeout(now);
             self.tell_room(now, key, out);
         }
         self.send_padding(now, key, out);
         let Some(bandwidth) = self.lines.get_mut(key).and_then(|line| line.bandwidth.as_deref_mut()) else { return };
-        bandwidth.due = bandwidth.estimator.next_timeout(now);
+        let next = bandwidth.estimator.next_timeout(now);
+        bandwidth.due = if due { next } else { next.min(bandwidth.due) };
     }
 
     fn release(&mut self, now: Instant, key: TransportKey, out: &mut Outbox) {

@@ -30,13 +30,15 @@ struct Bench {
     shard: Shard,
     out: Outbox,
     now: Instant,
+    /// Subscribers negotiate transport-wide feedback.
+    numbered: bool,
 }
 
 impl Bench {
     /// A room with participants 1 to `participants`, each with a transport of the same number.
     fn new(participants: u64) -> Self {
-        let mut bench =
-            Self { shard: Shard::new(ShardConfig::default(), 7), out: Outbox::new(), now: Instant::from_millis(1000) };
+        let (shard, now) = (Shard::new(ShardConfig::default(), 7), Instant::from_millis(1000));
+        let mut bench = Self { shard, out: Outbox::new(), now, numbered: false };
         bench.command(Command::AddRoom { room: ROOM });
         for n in 1..=participants {
             bench.command(Command::AddParticipant { room: ROOM, participant: ParticipantId(n) });
@@ -68,7 +70,11 @@ impl Bench {
                 PayloadMap { from: OPUS, to: PayloadType(63), rtx: None },
                 PayloadMap { from: VP8, to: PayloadType(100), rtx: Some(PayloadType(101)) },
             ],
-            extensions: ExtensionIds { mid: Some(4), ..ExtensionIds::default() },
+            extensions: ExtensionIds {
+                mid: Some(4),
+                transport_cc: self.numbered.then_some(5),
+                ..ExtensionIds::default()
+            },
             mid: mid.to_owned(),
             cname: "PA_one".to_owned(),
             nack: true,
@@ -354,6 +360,25 @@ fn packets_name_their_section_until_the_far_end_reports_on_them() {
     write::receiver_report(&mut report, Ssrc(1), &[block]);
     bench.send(2, &report);
     assert!(!named(&mut bench, 3));
+}
+
+#[test]
+fn who_gives_no_feedback_is_sent_everything_after_a_while() {
+    let mut bench = Bench::new(2);
+    bench.numbered = true;
+    bench.publish(1, 10, track(MediaKind::Video, 500));
+    bench.subscribe(2, 10, 20, 9000);
+    let mut last = 0;
+    for n in 0..1000u16 {
+        bench.shard.handle_timeout(bench.now, &mut bench.out);
+        for k in 0..10 {
+            let seq = n * 10 + k;
+            bench.send(1, &rtp(VP8, seq, 3000 * u32::from(seq), 500, true, &vp8(seq == 0, true, seq, &[7; 1000])));
+        }
+        last = rtp_to(&bench.take(), 2).len();
+        bench.now = bench.now + Duration::from_millis(5);
+    }
+    assert_eq!(last, 10, "16 Mbit/s");
 }
 
 /// An RTP packet with one-byte header extensions.

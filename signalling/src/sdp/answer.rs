@@ -172,7 +172,10 @@ fn send<'a>(
     let offered = usable(&section.extensions, allow_mixed);
     // Packets may overtake the answer. Firefox then takes the stream for one of another section with the same payload
     // types, for ever, unless a packet says where it belongs.
-    let extensions = ExtensionIds { mid: offered.mid.filter(|_| section.mid.len() <= MAX_TOLD_MID), ..send_extensions(kind, &offered, local.bandwidth) };
+    let extensions = ExtensionIds {
+        mid: offered.mid.filter(|_| section.mid.len() <= MAX_TOLD_MID),
+        ..send_extensions(kind, &offered, local.bandwidth)
+    };
     let negotiated =
         NegotiatedSection { direction: Direction::SendOnly, ..with_feedback(blank(section), &codecs, &extensions) };
     // Written are all we know, though we send only some: libwebrtc takes what its receiving sections were answered with

@@ -27,6 +27,8 @@ function note(name, detail = {}) {
   console.log(`event ${name} ${JSON.stringify(detail)}`);
 }
 
+const keyOf = (publication, participant) => `${participant.identity}/${publication.source}`;
+
 function numberOf(identity) {
   return Number(/-(\d+)$/.exec(identity)?.[1] ?? 0);
 }
@@ -49,7 +51,6 @@ export function patternOf(size) {
 function listen() {
   const who = (participant) => ({ identity: participant?.identity });
   const what = (publication, participant) => ({ identity: participant?.identity, source: publication.source });
-  const keyOf = (publication, participant) => `${participant.identity}/${publication.source}`;
   room
     .on(RoomEvent.ConnectionStateChanged, (state) => note('state', { state }))
     .on(RoomEvent.SignalReconnecting, () => note('signalReconnecting'))
@@ -207,6 +208,10 @@ const api = {
     for (const participant of remotes().values()) {
       const tracks = {};
       for (const publication of publicationsOf(participant).values()) {
+        // The SDK swallows events of the room in the two seconds after a full reconnect; what is there, a person sees.
+        if (publication.track && !watch.knows(keyOf(publication, participant), publication.track)) {
+          watch.add(keyOf(publication, participant), publication.track, numberOf(participant.identity));
+        }
         tracks[publication.source] = {
           sid: publication.trackSid,
           muted: publication.isMuted,

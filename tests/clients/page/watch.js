@@ -34,6 +34,10 @@ export class Watch {
     this.tracks.set(key, entry);
   }
 
+  knows(key, track) {
+    return this.tracks.get(key)?.track === track;
+  }
+
   remove(key) {
     const entry = this.tracks.get(key);
     if (!entry) return;
