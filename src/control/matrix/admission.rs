@@ -207,3 +207,74 @@ pub(super) fn permission(rights: Rights) -> proto::ParticipantPermission {
         ..proto::ParticipantPermission::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Refused; 10] = [
+        Refused::NotInRoom,
+        Refused::Banned,
+        Refused::Listed,
+        Refused::SlotClosed,
+        Refused::RoomUpgraded,
+        Refused::NoFeed,
+        Refused::RemoteLimit,
+        Refused::HomeserverDown,
+        Refused::Revoked,
+        Refused::Full,
+    ];
+
+    /// Cells of the row of the documentation that begins with these words.
+    fn row(words: &str) -> Option<Vec<String>> {
+        let text = include_str!("../../../docs/matrix.md");
+        let mut rows = text.lines().map(|line| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>());
+        rows.find(|cells| cells.get(1).is_some_and(|cell| cell == words))
+    }
+
+    #[test]
+    fn every_refusal_is_documented_as_it_goes_over_the_wire() {
+        for refused in ALL {
+            let words = refused.words();
+            let Some(cells) = row(words) else { unreachable!("docs/matrix.md says nothing about who {words}") };
+            let cell = |at: usize| cells.get(at).cloned().unwrap_or_default();
+            let ApiError { status, errcode, .. } = refused.api_error();
+            let asked = format!("{status} `{errcode}`");
+            // Nobody asks for a token with a token.
+            let asked = if refused == Refused::Revoked { "-".to_owned() } else { asked };
+            assert!(cell(2).starts_with(&asked), "who {words} is answered {asked}, documented is {:?}", cell(2));
+            let shown = match refused.refusal() {
+                Refusal::Unauthorized(_) => "401",
+                Refusal::BadRequest(_) => "400",
+                Refusal::NoSuchRoom => "404",
+                Refusal::Unavailable(_) => "503",
+            };
+            assert_eq!(cell(3), shown, "who {words}");
+            assert!(!cell(4).is_empty(), "what does somebody see who {words}?");
+        }
+    }
+
+    #[test]
+    fn remote_users_have_places_to_be_in_and_to_publish_from() {
+        let policy = RemoteUsersConfig {
+            max_per_room: 3,
+            max_per_server: 5,
+            max_publishers_per_room: 2,
+            max_publishers_per_server: 4,
+            ..RemoteUsersConfig::default()
+        };
+        let load = |in_room, publishers_in_room, of_server, publishers_of_server| RemoteLoad {
+            in_room,
+            publishers_in_room,
+            of_server,
+            publishers_of_server,
+        };
+        assert_eq!(cap(&policy, load(0, 0, 0, 0)), Ok(Rights::ALL));
+        assert_eq!(cap(&policy, load(2, 2, 2, 2)), Ok(Rights::NONE), "the room has its publishers");
+        assert_eq!(cap(&policy, load(0, 0, 4, 4)), Ok(Rights::NONE), "the server has its publishers");
+        assert_eq!(cap(&policy, load(3, 0, 3, 0)), Err(Refused::RemoteLimit));
+        assert_eq!(cap(&policy, load(0, 0, 5, 0)), Err(Refused::RemoteLimit));
+        let listening = RemoteUsersConfig { publish: false, ..policy };
+        assert_eq!(cap(&listening, load(0, 0, 0, 0)), Ok(Rights::NONE));
+    }
+}
