@@ -122,9 +122,10 @@ async fn list_rooms(app: &App, request: proto::ListRoomsRequest) -> Result<proto
         names.sort_unstable();
         names.dedup();
         let found = stream::iter(names).map(|name| async move { app.registry.find(&name).await }.boxed());
-        found.buffered(ASKED_AT_ONCE).filter_map(async |room| room).collect().await
+        let found: Vec<_> = found.buffered(ASKED_AT_ONCE).collect().await;
+        found.into_iter().flatten().collect()
     };
-    // Boxed: the compiler (1.95) has crashed over the unboxed type when it built incrementally.
+    // Boxed, and no async closures: the compiler (1.95) has crashed over the types when it built incrementally.
     let asked = stream::iter(handles).map(|room| async move { ask(&room, AdminRequest::GetRoom).await }.boxed());
     let mut answers = asked.buffered(ASKED_AT_ONCE);
     let mut rooms = Vec::new();
