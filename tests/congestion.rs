@@ -56,7 +56,7 @@ fn scenarios() -> Vec<(&'static str, Shape, u64)> {
         ("sawtooth", Shape::of(&saw, 90), 1),
         ("5 % loss", Shape { loss: 50, ..steady(3000) }, 1),
         ("20 % loss", Shape { loss: 200, ..steady(3000) }, 1),
-        ("bursts", Shape { loss: 10, burst: 8, ..steady(3000) }, 1),
+        ("bursts", Shape { loss: 75, burst: 8, ..steady(3000) }, 1),
         ("150 ms", Shape { delay: 150, ..step.clone() }, 1),
         ("300 ms", Shape { delay: 300, ..step.clone() }, 1),
         ("30 ms jitter", Shape { jitter: 30, ..step }, 1),
@@ -77,7 +77,9 @@ fn calls_stay_good_on_bad_links() {
             assert!(outcome.stuck_ms < 3_000, "{name}, seed {seed}: the picture stands still for ever");
             let outage = name.starts_with("outage");
             assert!(outage || outcome.longest_silence <= 300, "{name}, seed {seed}: {} ms", outcome.longest_silence);
-            assert!(shape.tcp || name == "sawtooth" || outcome.queue(95) < 60, "{name}, seed {seed}");
+            // Where even the lowest layers of all fill the link, key frames of what comes and goes stand in its queue.
+            let full = shape.tcp || name == "sawtooth" || name.ends_with("0.5M 3M, 4 cameras");
+            assert!(full || outcome.queue(95) < 60, "{name}, seed {seed}: {} ms", outcome.queue(95));
             assert!(shape.starved == 0 || outcome.pauses == 0, "{name}, seed {seed}: nothing is short");
             let least = match name {
                 "beside TCP" | "busier computer" => 0,
@@ -90,7 +92,9 @@ fn calls_stay_good_on_bad_links() {
         if name.starts_with("3M") {
             for (seed, outcome) in (1..).zip(&all) {
                 let [drop, rise] = [30, 60].map(|second| outcome.until_best(second).unwrap_or(99_999));
-                assert!(drop <= 2_000 && rise <= 8_000, "{name}, seed {seed}: {drop} {rise}");
+                // Four cameras come back one after the other.
+                let back = if name.ends_with("4 cameras") { 12_000 } else { 8_000 };
+                assert!(drop <= 2_000 && rise <= back, "{name}, seed {seed}: {drop} {rise}");
             }
         }
     }
@@ -104,9 +108,10 @@ fn table() {
         "{:22} {:>9} {:>13} {:>11} {:>6} {:>9} {:>6} {:>5} {:>5} {:>6} {:>6}",
         "link", "q50 q95", "silence p50/95", "freezes", "frozen", "best %", "switch", "first", "drop", "rise", "pad %"
     );
+    let first = setting("WEIR_FIRST_SEED").and_then(|n| n.parse().ok()).unwrap_or(1);
     let only = setting("WEIR_ONLY").unwrap_or_default();
     for (name, shape, publishers) in scenarios().into_iter().filter(|(name, ..)| name.contains(&only)) {
-        let all = runs(&shape, publishers, 1..1 + count);
+        let all = runs(&shape, publishers, first..first + count);
         let of = |f: &dyn Fn(&Outcome) -> u64| all.iter().map(f).collect::<Vec<_>>();
         let times = |f: &dyn Fn(&Outcome) -> Option<u64>| percentile(of(&|o| f(o).unwrap_or(99_999)), 50);
         println!(

@@ -10,6 +10,7 @@ pub mod client;
 pub mod content;
 pub mod floor;
 pub mod light;
+pub mod net;
 pub mod peer;
 pub mod receive;
 pub mod send;

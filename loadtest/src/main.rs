@@ -1,9 +1,11 @@
-//! Participants from the command line: a few that are complete, or hundreds that are light and measured.
+//! Participants from the command line: a few that are complete, or hundreds that are light and measured; and a bad
+//! network to put between them and a server.
 
 mod talk;
 
 use clap::{Parser, Subcommand};
 use weir_loadtest::floor::{self, FloorArgs};
+use weir_loadtest::net::{self, NetArgs};
 use weir_loadtest::sfu::{self, SfuArgs};
 
 /// Participants that behave like real callers.
@@ -20,6 +22,8 @@ enum Command {
     Talk(talk::TalkArgs),
     /// Load a server with light participants and measure it.
     Sfu(SfuArgs),
+    /// Stand between clients and a server as a bad network (UDP): rate, queue, delay, jitter, loss, reordering.
+    Net(NetArgs),
     /// Measure what sealing and sending alone costs.
     Floor(FloorArgs),
     /// The receiving end of `floor`.
@@ -43,6 +47,7 @@ fn main() -> anyhow::Result<()> {
             anyhow::ensure!(!report.void, "void: the generator was too busy");
             Ok(())
         }
+        Command::Net(args) => runtime(false)?.block_on(net::run(&args)),
         Command::Floor(args) => {
             println!("{}", serde_json::to_string(&floor::run(&args)?)?);
             Ok(())

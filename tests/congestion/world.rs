@@ -15,6 +15,7 @@ use weir::transport::params::{
     CodecParams, Demand, DowntrackParams, EncodingParams, ExtensionIds, PayloadMap, TrackParams,
 };
 use weir::transport::route::Route;
+use weir_loadtest::net::waits::Waits;
 
 use crate::link::{Link, Shape};
 use crate::publisher::{Encoder, FPS, LADDER, OPUS, VP8};
@@ -30,7 +31,7 @@ const COSTS: [u64; 3] = [LADDER[0] * 112 / 100, LADDER[1] * 108 / 100, LADDER[2]
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    waited: Vec<u32>,
+    waits: Waits,
     pub longest_silence: u64,
     pub freezes: u64,
     pub frozen_ms: u64,
@@ -49,8 +50,8 @@ pub struct Outcome {
 
 impl Outcome {
     /// Queueing delay, ms.
-    pub fn queue(&self, percent: usize) -> u64 {
-        u64::from(self.waited[(self.waited.len() - 1) * percent / 100])
+    pub fn queue(&self, percent: u64) -> u64 {
+        self.waits.percentile(percent)
     }
 
     /// Milliseconds after the given second until the best flows and has for half a second.
@@ -91,7 +92,7 @@ impl World {
             out: Outbox::new(),
             rng: Rng::new(seed),
             subscriber: Subscriber::new(shape.mute),
-            link: Link::new(shape),
+            link: Link::new(shape, seed),
             back: std::collections::VecDeque::new(),
             voices: Vec::new(),
             cameras: Vec::new(),
@@ -181,8 +182,7 @@ impl World {
             }
         }
         let mut outcome = self.outcome;
-        outcome.waited = self.link.waited;
-        outcome.waited.sort_unstable();
+        outcome.waits = self.link.waits();
         outcome.longest_silence = self.subscriber.voices.values().map(|v| v.longest).max().unwrap_or(0);
         for screen in self.subscriber.screens.values() {
             outcome.freezes += screen.freezes.len() as u64;
@@ -236,7 +236,7 @@ impl World {
             self.shard.flush(now, &mut self.out);
             self.turn(ms);
         }
-        let arrived = self.link.step(ms, &mut self.rng);
+        let arrived = self.link.step(ms);
         self.for_subscriber.extend(arrived);
         if self.stalled[1] > ms {
             return;
