@@ -124,7 +124,7 @@ impl Room {
     pub fn on_keyframe_request(&mut self, now: Instant, key: DowntrackKey) {
         let Some(downtrack) = self.downtracks.get(key) else { return };
         let Some(track) = self.tracks.get_mut(downtrack.track) else { return };
-        let wanted = downtrack.current().or_else(|| downtrack.wanted());
+        let wanted = downtrack.encoding().or_else(|| downtrack.wanted());
         if let Some(requester) = wanted.and_then(|s| track.keyframes.get_mut(usize::from(s))) {
             requester.ask(now, track.rtt);
             self.ask_for_keyframes(now);
@@ -134,7 +134,7 @@ impl Room {
     /// Packets of an encoding are lost for good: those it flows to need a key frame.
     pub fn on_outage(&mut self, now: Instant, key: TrackKey, spatial: u8) {
         let Some(track) = self.tracks.get_mut(key).filter(|track| track.kind == MediaKind::Video) else { return };
-        let shows = |key: &DowntrackKey| self.downtracks.get(*key).is_some_and(|d| d.current() == Some(spatial));
+        let shows = |key: &DowntrackKey| self.downtracks.get(*key).is_some_and(|d| d.encoding() == Some(spatial));
         if track.downtracks.iter().any(shows)
             && let Some(requester) = track.keyframes.get_mut(usize::from(spatial))
         {

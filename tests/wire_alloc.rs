@@ -99,6 +99,7 @@ impl Streams {
             source_timestamp: kept.timestamp,
             timestamp: kept.timestamp,
             vp8: Some(descriptor.numbers()),
+            marker: kept.marker,
         };
         self.tx.on_sent(now, &sent, kept.payload.len());
     }

@@ -65,6 +65,8 @@ reasons! {
     OtherLayer => "other_layer",
     /// A temporal layer above the target.
     TemporalLayer => "temporal_layer",
+    /// Of a spatial layer inside its encoding (SVC) that is above what is forwarded.
+    SpatialLayer => "spatial_layer",
     /// Waiting for a key frame.
     AwaitingKeyframe => "awaiting_keyframe",
     /// Too old to fit into the numbering of the downtrack.

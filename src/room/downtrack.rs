@@ -7,7 +7,7 @@ use crate::base::{DowntrackId, DropReason, Instant, MediaKind, PayloadType};
 use crate::room::allocator::Target;
 use crate::room::packet::Packet;
 use crate::room::rewriter::{Numbering, Rewriter};
-use crate::room::selector::{ALL_TEMPORAL, Choice, Selector};
+use crate::room::selector::{ALL_SPATIAL, ALL_TEMPORAL, Choice, Selector};
 use crate::room::share::Steadiness;
 use crate::room::track::Track;
 use crate::room::{ParticipantKey, SenderKey, TrackKey};
@@ -29,6 +29,8 @@ pub struct Header {
     pub payload_type: PayloadType,
     /// Sequence number, timestamp, descriptor numbers.
     pub numbering: Numbering,
+    /// Marker bit: the picture ends here, for this subscriber.
+    pub marker: bool,
 }
 
 /// One track to one subscriber.
@@ -130,7 +132,10 @@ impl Downtrack {
             Choice::Ignore(reason) => Err(reason),
         };
         match numbering {
-            Ok(numbering) => Verdict::Send(Header { payload_type, numbering }),
+            Ok(numbering) => {
+                let marker = packet.marker || (track.svc && self.selector.ends_picture(packet));
+                Verdict::Send(Header { payload_type, numbering, marker })
+            }
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -176,7 +181,9 @@ impl Downtrack {
         let (wanted, temporal) = match self.target {
             Target::Layer { spatial, starved } => {
                 let spatial = spatial.min(self.demand.max_spatial);
-                (Some(track.best_encoding(spatial)), if starved { 0 } else { self.demand.max_temporal })
+                let encoding = if track.svc { 0 } else { track.best_encoding(spatial) };
+                self.selector.set_depth(if track.svc { spatial } else { ALL_SPATIAL }, track.depth_flowing());
+                (Some(encoding), if starved { 0 } else { self.demand.max_temporal })
             }
             Target::Paused => (None, ALL_TEMPORAL),
         };
@@ -199,8 +206,13 @@ impl Downtrack {
         self.target
     }
 
-    /// The spatial layer that flows.
-    pub const fn current(&self) -> Option<u8> {
+    /// The spatial layer that flows: its encoding, or the layer inside the only one.
+    pub fn current(&self) -> Option<u8> {
+        self.selector.layer()
+    }
+
+    /// The encoding that flows.
+    pub const fn encoding(&self) -> Option<u8> {
         self.selector.current()
     }
 

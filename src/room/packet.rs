@@ -50,8 +50,11 @@ impl Packet {
         self.vp8().map(|descriptor| descriptor.numbers())
     }
 
-    /// Temporal layer as far as we can leave it out: other codecs than VP8 are forwarded whole.
+    /// Temporal layer as far as we can leave it out: of codecs whose descriptor says which frames need which.
     pub const fn temporal(&self) -> u8 {
-        if self.vp8().is_some() { self.frame.temporal } else { 0 }
+        match self.frame.detail {
+            Detail::None => 0,
+            Detail::Vp8(_) | Detail::Vp9(_) | Detail::Dependency(_) => self.frame.temporal,
+        }
     }
 }

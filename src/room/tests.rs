@@ -12,6 +12,8 @@ use crate::rtp::rtcp::SenderInfo;
 use crate::transport::params::PayloadMap;
 use crate::transport::rx::{Config, RxStream};
 
+mod svc;
+
 /// A room with one publisher of VP8 in three encodings and one subscriber.
 struct Bench {
     room: Room,

@@ -36,7 +36,9 @@ pub struct Track {
     pub rtt: Duration,
     /// How many encodings were negotiated, 1 to [`MAX_SPATIAL`].
     pub encodings: usize,
-    /// Its encodings from the lowest spatial layer up.
+    /// Its only encoding has been seen to have spatial layers inside (SVC).
+    pub svc: bool,
+    /// Its spatial layers from the lowest up: its encodings, or those inside the only one, each without those below.
     pub layers: [Layer; MAX_SPATIAL],
     /// Last sender report of each encoding.
     pub clocks: [Option<SenderClock>; MAX_SPATIAL],
@@ -75,6 +77,7 @@ impl Track {
             clock_rate: 90_000,
             rtt: Duration::from_millis(70),
             encodings: 1,
+            svc: false,
             layers: [Layer::default(); MAX_SPATIAL],
             clocks: [None; MAX_SPATIAL],
             keyframes: [low, high, high],
@@ -88,7 +91,10 @@ impl Track {
     /// A packet of the track arrived.
     pub fn observe(&mut self, packet: &Packet, config: &RoomConfig) -> Observed {
         let at = usize::from(packet.spatial);
-        let began = self.layers.get_mut(at).is_some_and(|layer| layer.on_packet(packet.arrival, packet.size));
+        let inside = usize::from(packet.frame.spatial).min(MAX_SPATIAL - 1);
+        let layer = if self.encodings == 1 { inside } else { at };
+        self.svc |= self.encodings == 1 && inside > 0;
+        let began = self.layers.get_mut(layer).is_some_and(|layer| layer.on_packet(packet.arrival, packet.size));
         if packet.frame.keyframe
             && self.kind == MediaKind::Video
             && let Some(requester) = self.keyframes.get_mut(at)
@@ -121,17 +127,34 @@ impl Track {
             .unwrap_or(target)
     }
 
-    /// The highest spatial layer negotiated.
+    /// The highest spatial layer negotiated, or seen inside the only encoding.
     pub fn top(&self) -> u8 {
+        if self.svc {
+            return (0u8..).zip(&self.layers).filter(|(_, layer)| layer.packets > 0).last().map_or(0, |(s, _)| s);
+        }
         u8::try_from(self.encodings.clamp(1, MAX_SPATIAL) - 1).unwrap_or_default()
     }
 
-    /// What each flowing encoding costs.
+    /// The highest spatial layer that flows inside the only encoding; 0 where there are none inside.
+    pub fn depth_flowing(&self) -> u8 {
+        if !self.svc {
+            return 0;
+        }
+        (0u8..).zip(&self.layers).filter(|(_, layer)| layer.is_flowing()).last().map_or(0, |(spatial, _)| spatial)
+    }
+
+    /// What each flowing layer costs; inside an encoding, with those below it, which it needs.
     pub fn costs(&self) -> [Option<Bitrate>; MAX_SPATIAL] {
         let mut costs = [None; MAX_SPATIAL];
+        let mut below = Some(Bitrate::ZERO);
         for ((cost, layer), spatial) in costs.iter_mut().zip(&self.layers).zip(0u8..) {
             let default = if self.kind == MediaKind::Audio { AUDIO_COST } else { default_cost(spatial) };
-            *cost = layer.is_flowing().then(|| layer.bitrate().unwrap_or(default));
+            let own = layer.bitrate();
+            let whole = if self.svc { own.and_then(|own| Some(below?.saturating_add(own))) } else { own };
+            *cost = layer.is_flowing().then(|| whole.unwrap_or(default));
+            if layer.is_flowing() {
+                below = whole;
+            }
         }
         costs
     }

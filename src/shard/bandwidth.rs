@@ -244,7 +244,7 @@ impl Shard {
         }
         let payload_type = sender.payload_types.iter().find(|map| map.from == entry.payload_type)?.to;
         let numbering = Numbering { seq: again.seq, timestamp: again.timestamp, vp8: again.vp8 };
-        let header = Header { payload_type, numbering };
+        let header = Header { payload_type, numbering, marker: again.marker };
         Some(Pending { sender: key, stream, source: again.source, header, copy: Copy::Probe, next: None })
     }
 

@@ -83,10 +83,10 @@ impl Shard {
             let index = sender.tx.take_rtx(cost);
             let timestamp = numbering.timestamp;
             let sequence = wire_u16(index);
-            (index, Fields { marker: entry.marker, payload_type, sequence, timestamp, ssrc }, &original)
+            (index, Fields { marker: copy.header.marker, payload_type, sequence, timestamp, ssrc }, &original)
         } else {
             let fields = Fields {
-                marker: entry.marker,
+                marker: copy.header.marker,
                 payload_type: copy.header.payload_type,
                 sequence: wire_u16(numbering.seq),
                 timestamp: numbering.timestamp,
@@ -128,6 +128,7 @@ impl Shard {
             source_timestamp: entry.timestamp,
             timestamp: numbering.timestamp,
             vp8: numbering.vp8,
+            marker: copy.header.marker,
         };
         sender.tx.on_sent(now, &sent, entry.payload.len());
         if !sender.reported {

@@ -137,7 +137,7 @@ impl Shard {
         let map = sender.payload_types.iter().find(|map| map.from == entry.payload_type);
         let payload_type: PayloadType = map.ok_or(DropReason::UnknownPayloadType)?.to;
         let numbering = Numbering { seq: again.seq, timestamp: again.timestamp, vp8: again.vp8 };
-        let header = Header { payload_type, numbering };
+        let header = Header { payload_type, numbering, marker: again.marker };
         self.push(Pending {
             sender: sender_key,
             stream: stream_key,

@@ -54,6 +54,8 @@ pub struct Sent {
     pub timestamp: u32,
     /// The VP8 numbers it was sent with.
     pub vp8: Option<vp8::Numbers>,
+    /// Marker bit as sent.
+    pub marker: bool,
 }
 
 /// A packet to be sent again.
@@ -69,6 +71,8 @@ pub struct Retransmit {
     pub timestamp: u32,
     /// The VP8 numbers it was sent with.
     pub vp8: Option<vp8::Numbers>,
+    /// Marker bit as sent.
+    pub marker: bool,
 }
 
 /// What is kept of a sent packet: 32 bytes.
@@ -83,6 +87,7 @@ struct Slot {
     vp8: vp8::Numbers,
     used: bool,
     has_vp8: bool,
+    marker: bool,
     encoding: u8,
     answers: u8,
 }
@@ -167,6 +172,7 @@ impl TxStream {
             vp8: sent.vp8.unwrap_or_default(),
             used: true,
             has_vp8: sent.vp8.is_some(),
+            marker: sent.marker,
             encoding: sent.encoding,
             answers: 0,
         };
@@ -208,6 +214,7 @@ impl TxStream {
             source: slot.source,
             timestamp: slot.timestamp,
             vp8: slot.has_vp8.then_some(slot.vp8),
+            marker: slot.marker,
         })
     }
 
@@ -232,6 +239,7 @@ impl TxStream {
             source: slot.source,
             timestamp: slot.timestamp,
             vp8: slot.has_vp8.then_some(slot.vp8),
+            marker: slot.marker,
         })
     }
 

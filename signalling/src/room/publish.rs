@@ -13,7 +13,7 @@ use super::leg::Content;
 use super::participant::{Participant, PendingTrack};
 use super::track::{Track, sid_infix};
 use super::update::Urgency;
-use crate::media::{MediaCommand, MediaKind, ParticipantId, TrackId, TrackParams, TransportId};
+use crate::media::{Codec, MediaCommand, MediaKind, ParticipantId, TrackId, TrackParams, TransportId};
 use crate::sdp::{self, NegotiatedSection};
 
 /// Clients give up publishing after this long without an answer or a negotiation.
@@ -107,12 +107,13 @@ impl Room {
             if request.layers.is_empty() { primary.map_or(&[][..], |codec| &codec.layers) } else { &request.layers };
         let layers = if kind == MediaKind::Video { clean_layers(layers) } else { Vec::new() };
         let mime_type = self.mime_for(kind, primary.map_or("", |codec| codec.codec.as_str()));
-        let mode = primary.map_or(0, |codec| codec.video_layer_mode);
+        let mode = layer_mode(primary.map_or(0, |codec| codec.video_layer_mode), &mime_type);
         let svc = mode == i32::from(proto::video_layer::Mode::MultipleSpatialLayersPerStream);
         let mut codecs: Vec<_> = request.simulcast_codecs.iter().take(MAX_CODECS).map(codec_info).collect();
         if let Some(first) = codecs.first_mut() {
             first.mime_type.clone_from(&mime_type);
             first.layers.clone_from(&layers);
+            first.video_layer_mode = mode;
         }
         let top = layers.last();
         let mut features: Vec<_> = request.audio_features.iter().copied().take(MAX_FEATURES).collect();
@@ -381,6 +382,16 @@ fn codec_info(codec: &proto::SimulcastCodec) -> proto::SimulcastCodecInfo {
         video_layer_mode: codec.video_layer_mode,
         ..Default::default()
     }
+}
+
+/// How the layers of a track travel. Publishers that send layers inside one encoding (SVC) seldom say so: of these codecs
+/// it is meant unless they say otherwise.
+fn layer_mode(said: i32, mime: &str) -> i32 {
+    let svc = matches!(sdp::codec_from_mime(mime), Codec::Vp9 | Codec::Av1);
+    if said == i32::from(proto::video_layer::Mode::Unused) && svc {
+        return proto::video_layer::Mode::MultipleSpatialLayersPerStream.into();
+    }
+    said
 }
 
 /// Sorted by quality, one of each, with rid and spatial index filled in.

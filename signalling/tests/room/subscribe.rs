@@ -9,7 +9,7 @@ use signalling::media::{Demand, MediaCommand, MediaEvent, TrackId};
 use signalling::room::api::Generation;
 
 use crate::sdp::Section;
-use crate::world::{Client, World, join_request};
+use crate::world::{Client, World, add_track, join_request};
 
 fn settings(sid: &str) -> proto::UpdateTrackSettings {
     proto::UpdateTrackSettings { track_sids: vec![sid.into()], quality: 2, ..Default::default() }
@@ -151,6 +151,24 @@ fn size_chooses_the_layer_by_height() {
     }
     // 200 × 0.9 is 180; 380 × 0.9 is 342.
     assert_eq!(seen, [0, 0, 1, 1, 2, 2]);
+}
+
+#[test]
+fn size_chooses_among_layers_inside_one_encoding() {
+    let mut world = World::new();
+    let mut alice = world.join_active("alice");
+    let mut request = add_track("cam", proto::TrackType::Video, proto::TrackSource::Camera);
+    request.simulcast_codecs[0].codec = "vp9".into();
+    let sid = world.publish(&mut alice, request);
+    let bob = world.join_active("bob");
+    let mut seen = Vec::new();
+    for height in [180, 360, 720] {
+        let size = proto::UpdateTrackSettings { width: height * 16 / 9, height, ..settings(&sid) };
+        world.say(&bob, Ask::TrackSetting(size));
+        world.advance(Duration::from_millis(150));
+        seen.push(demands(&world).last().map_or(2, |demand| demand.max_spatial));
+    }
+    assert_eq!(seen, [0, 1, 2]);
 }
 
 #[test]

@@ -275,12 +275,14 @@ impl World {
     /// Announces and negotiates a track; its sid.
     pub(crate) fn publish(&mut self, client: &mut Client, request: proto::AddTrackRequest) -> String {
         let (cid, video) = (request.cid.clone(), request.r#type == proto::TrackType::Video as i32);
+        let simulcast = request.simulcast_codecs.first().is_some_and(|codec| codec.codec == "vp8");
         self.say(client, Ask::AddTrack(request));
         let published = self.find(client, |message| match message {
             Message::TrackPublished(published) => Some(published.track.clone().unwrap().sid),
             _ => None,
         });
-        client.sections.push(if video { Section::simulcast(&cid) } else { Section::sending("audio", &cid) });
+        let kind = if video { "video" } else { "audio" };
+        client.sections.push(if simulcast { Section::simulcast(&cid) } else { Section::sending(kind, &cid) });
         self.offer(client);
         published
     }

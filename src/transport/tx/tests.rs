@@ -16,16 +16,18 @@ fn stream() -> TxStream {
 }
 
 fn sent(seq: u64) -> Sent {
-    Sent { seq, encoding: 1, source: seq + 5000, source_timestamp: 1000, timestamp: 51_000, vp8: None }
+    Sent { seq, encoding: 1, source: seq + 5000, source_timestamp: 1000, timestamp: 51_000, vp8: None, marker: false }
 }
 
 #[test]
 fn a_missing_packet_is_sent_again_three_times_at_most_and_not_at_once() {
     let mut tx = stream();
     let numbers = vp8::Numbers { picture_id: 3, tl0_picture_index: 2, key_index: 1 };
-    tx.on_sent(ms(0), &Sent { vp8: Some(numbers), ..sent(100) }, 1000);
+    tx.on_sent(ms(0), &Sent { vp8: Some(numbers), marker: true, ..sent(100) }, 1000);
     let again = tx.on_nack(ms(10), 100).unwrap();
-    assert_eq!(again, Retransmit { seq: 100, encoding: 1, source: 5100, timestamp: 51_000, vp8: Some(numbers) });
+    let expected =
+        Retransmit { seq: 100, encoding: 1, source: 5100, timestamp: 51_000, vp8: Some(numbers), marker: true };
+    assert_eq!(again, expected);
     assert_eq!(tx.on_nack(ms(60), 100), Err(DropReason::Duplicate), "within 100 ms");
     assert!(tx.on_nack(ms(110), 100).is_ok());
     assert!(tx.on_nack(ms(210), 100).is_ok());
