@@ -1,6 +1,8 @@
 //! A shard's picture of a room as JSON, for `/debug/rooms`: what flows in which layer at what bitrate and loss. Ids are
 //! the numbers the room's own picture uses; addresses are not in it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::base::Bitrate;
@@ -16,6 +18,8 @@ fn participant(state: &ParticipantState) -> Value {
     json!({
         "id": state.id.0,
         "quality": state.quality,
+        "needed_bps": state.needed.as_bps(),
+        "allotted_bps": state.allotted.as_bps(),
         "transports": state.transports.iter().map(transport).collect::<Vec<_>>(),
         "tracks": state.tracks.iter().map(track).collect::<Vec<_>>(),
         "downtracks": state.downtracks.iter().map(downtrack).collect::<Vec<_>>(),
@@ -33,6 +37,9 @@ fn transport(state: &TransportState) -> Value {
         }),
         "sending_bps": state.sending.as_bps(),
         "estimate_bps": (state.estimate != Bitrate::MAX).then(|| state.estimate.as_bps()),
+        "rtt_ms": state.path.map(|path| milliseconds(path.rtt)),
+        "queue_ms": state.path.map(|path| milliseconds(path.queue)),
+        "lost_percent": state.path.map(|path| f64::from(path.loss_per_mille) / 10.0),
     })
 }
 
@@ -61,9 +68,16 @@ fn downtrack(state: &DowntrackState) -> Value {
         "demand": state.demand,
         "target": state.target,
         "current": state.current,
+        "reason": state.reason.label(),
+        "rtt_ms": state.rtt.map(milliseconds),
         "sent": state.sent,
         "lost_percent": percent(state.fraction_lost),
     })
+}
+
+/// To a tenth.
+pub(super) fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 /// 1/256 as reports have it, in percent, to a tenth.

@@ -1,10 +1,13 @@
 //! A picture of a shard for people who look for a fault. Plain structs: control serialises and redacts.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::base::{Bitrate, DowntrackId, Instant, ParticipantId, RoomId, TrackId, TransportId};
+use crate::cc::estimator::Estimator;
 use crate::room::allocator::Target;
 use crate::room::downtrack::Downtrack;
+use crate::room::participant::Participant;
 use crate::room::track::Track;
 use crate::room::{ParticipantKey, Room};
 use crate::shard::Shard;
@@ -40,6 +43,10 @@ pub struct ParticipantState {
     pub downtracks: Vec<DowntrackState>,
     /// Last connection quality, 0 to 100, if judged.
     pub quality: Option<u8>,
+    /// What all it wants would take.
+    pub needed: Bitrate,
+    /// What the layers allotted to it take, sound included.
+    pub allotted: Bitrate,
 }
 
 /// One transport.
@@ -55,6 +62,19 @@ pub struct TransportState {
     pub estimate: Bitrate,
     /// What is sent to it.
     pub sending: Bitrate,
+    /// What its feedback says of the way there; `None` where it gives none.
+    pub path: Option<PathState>,
+}
+
+/// What transport-wide feedback says of a path.
+#[derive(Clone, Copy, Debug)]
+pub struct PathState {
+    /// Round trip time.
+    pub rtt: Duration,
+    /// How long packets wait on it.
+    pub queue: Duration,
+    /// Lost of a thousand packets, lately.
+    pub loss_per_mille: u32,
 }
 
 /// One published track.
@@ -102,6 +122,68 @@ pub struct DowntrackState {
     pub sent: u64,
     /// Share of them lost according to the last receiver report, in 1/256.
     pub fraction_lost: u8,
+    /// Round trip time by receiver reports, if there were any.
+    pub rtt: Option<Duration>,
+    /// Why this layer and not another.
+    pub reason: Reason,
+}
+
+/// Why a downtrack gets the layer it gets. The first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its subscriber turned it off, or hides it.
+    Disabled,
+    /// Its publisher muted it.
+    Muted,
+    /// Its subscriber cannot be reached (yet).
+    NotConnected,
+    /// Not even the lowest layer fits what can be sent to its subscriber.
+    Paused,
+    /// The lowest layer does not fit either, but is sent.
+    Starved,
+    /// A higher layer does not fit, or did not a moment ago.
+    Bandwidth,
+    /// Its publisher does not send what is wanted.
+    NotSent,
+    /// Another layer is to come, with its next key frame.
+    AwaitingKeyframe,
+    /// It gets what its subscriber asks for.
+    Wanted,
+}
+
+impl Reason {
+    /// Its name, for people.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Muted => "muted",
+            Self::NotConnected => "not_connected",
+            Self::Paused => "paused",
+            Self::Starved => "starved",
+            Self::Bandwidth => "bandwidth",
+            Self::NotSent => "not_sent",
+            Self::AwaitingKeyframe => "awaiting_keyframe",
+            Self::Wanted => "wanted",
+        }
+    }
+
+    fn of(downtrack: &Downtrack, track: &Track) -> Self {
+        let wanted = downtrack.demand.max_spatial.min(track.top());
+        match downtrack.target() {
+            _ if !downtrack.demand.enabled => Self::Disabled,
+            _ if track.muted => Self::Muted,
+            _ if !downtrack.connected => Self::NotConnected,
+            Target::Paused => Self::Paused,
+            Target::Layer { starved: true, .. } => Self::Starved,
+            Target::Layer { spatial, .. } if spatial < track.best_encoding(wanted) => Self::Bandwidth,
+            Target::Layer { spatial, .. } => match downtrack.current() {
+                Some(current) if current == wanted => Self::Wanted,
+                Some(current) if current == track.best_encoding(spatial) => Self::NotSent,
+                None if !track.started => Self::NotSent,
+                _ => Self::AwaitingKeyframe,
+            },
+        }
+    }
 }
 
 /// Transports by room and participant.
@@ -132,6 +214,7 @@ impl Shard {
                     route: line.transport.route(),
                     estimate: participant.estimate.unwrap_or(Bitrate::MAX),
                     sending: line.rate.measured(now),
+                    path: line.bandwidth.as_deref().map(|bandwidth| &bandwidth.estimator).and_then(path_state),
                 })
                 .collect(),
             tracks: participant.tracks.iter().filter_map(|key| self.track_state(room.tracks.get(*key)?)).collect(),
@@ -141,19 +224,24 @@ impl Shard {
                 .filter_map(|key| self.downtrack_state(room, room.downtracks.get(*key)?))
                 .collect(),
             quality: participant.quality,
+            needed: participant.needed,
+            allotted: allotted(room, participant),
         });
         RoomState { id: room.id, participants: participants.collect() }
     }
 
     fn track_state(&self, track: &Track) -> Option<TrackState> {
         let publication = self.publications.get(&track.id)?;
-        let encodings = publication.streams.iter().zip(&track.layers).take(track.encodings);
+        // Layers inside the only encoding share its stream.
+        let stream_of = |at: usize| publication.streams.get(if track.svc { 0 } else { at }).copied().flatten();
+        let count = track.encodings.max(usize::from(track.top()) + 1);
+        let encodings = track.layers.iter().take(count).enumerate();
         Some(TrackState {
             id: track.id,
             muted: track.muted,
             encodings: encodings
-                .map(|(stream, layer)| EncodingState {
-                    ssrc: stream.and_then(|key| self.streams.get(key)).map(|stream| stream.rx.ssrc().0),
+                .map(|(at, layer)| EncodingState {
+                    ssrc: stream_of(at).and_then(|key| self.streams.get(key)).map(|stream| stream.rx.ssrc().0),
                     active: layer.is_flowing(),
                     bitrate: layer.bitrate().unwrap_or_default(),
                     received: layer.packets,
@@ -178,6 +266,26 @@ impl Shard {
             current: downtrack.current(),
             sent: u64::from(sender.tx.sent().0),
             fraction_lost: downtrack.fraction_lost,
+            rtt: sender.tx.far_end().rtt,
+            reason: Reason::of(downtrack, track),
         })
     }
+}
+
+/// Nothing before the first feedback.
+fn path_state(estimator: &Estimator) -> Option<PathState> {
+    estimator.estimate()?;
+    let (rtt, queue, loss_per_mille) = (estimator.rtt(), estimator.queue(), estimator.loss_per_mille());
+    Some(PathState { rtt, queue, loss_per_mille })
+}
+
+/// What the layers given to the downtracks of a participant take.
+fn allotted(room: &Room, participant: &Participant) -> Bitrate {
+    let downtracks = participant.downtracks.iter().filter_map(|key| room.downtracks.get(*key));
+    let costs = downtracks.filter(|downtrack| downtrack.demand.enabled).filter_map(|downtrack| {
+        let track = room.tracks.get(downtrack.track).filter(|track| !track.muted)?;
+        let Target::Layer { spatial, .. } = downtrack.target() else { return None };
+        track.costs().get(usize::from(track.best_encoding(spatial))).copied().flatten()
+    });
+    costs.fold(Bitrate::ZERO, Bitrate::saturating_add)
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::debug::percent;
 use super::super::load::Point;
 use super::{Line, Overview, bitrate, known};
-use crate::shard::debug::{ParticipantState, RoomState};
+use crate::shard::debug::{ParticipantState, Reason, RoomState};
 use crate::transport::route::Route;
 
 /// Width and height of the drawing, in its own units.
@@ -108,6 +108,13 @@ fn person(it: &ParticipantState, signalled: Option<&Value>) -> String {
     let paths: Vec<&str> = it.transports.iter().map(|transport| path(transport.route)).collect();
     let sent: u64 = it.transports.iter().map(|transport| transport.sending.as_bps()).sum();
     let estimate = it.transports.first().map_or_else(|| "not known".to_owned(), |transport| known(transport.estimate));
+    let way = it.transports.iter().find_map(|transport| transport.path).map_or_else(
+        || "not known".to_owned(),
+        |path| {
+            let (rtt, queue) = (path.rtt.as_millis(), path.queue.as_millis());
+            format!("round trip {rtt} ms, queue {queue} ms, {:.1} % lost", f64::from(path.loss_per_mille) / 10.0)
+        },
+    );
     out.push_str(&list(&[
         ("State", escape(text("state")).to_lowercase()),
         ("Client", escape(text("client"))),
@@ -115,6 +122,9 @@ fn person(it: &ParticipantState, signalled: Option<&Value>) -> String {
         ("Quality", quality(it.quality)),
         ("Sent to it", bitrate(sent)),
         ("It could take", estimate),
+        ("It wants", bitrate(it.needed.as_bps())),
+        ("Allotted", bitrate(it.allotted.as_bps())),
+        ("Way there", way),
     ]));
     let published = it.tracks.iter().flat_map(|track| {
         track.encodings.iter().enumerate().map(|(layer, encoding)| {
@@ -147,15 +157,31 @@ fn person(it: &ParticipantState, signalled: Option<&Value>) -> String {
                 layer(downtrack.demand),
                 layer(downtrack.target),
                 layer(downtrack.current),
+                why(downtrack.reason).to_owned(),
                 downtrack.sent.to_string(),
                 lost(downtrack.fraction_lost),
             ]
         });
-        let heads = ["Track", "Layer wanted", "Layer allotted", "Layer flowing", "Packets", "Lost"];
+        let heads = ["Track", "Layer wanted", "Layer allotted", "Layer flowing", "Because", "Packets", "Lost"];
         out.push_str(&table(&format!("Received by {sid}"), &heads, received));
     }
     out.push_str("</section>\n");
     out
+}
+
+/// Why a layer flows and not another.
+const fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Disabled => "turned off or hidden by its subscriber",
+        Reason::Muted => "muted by its publisher",
+        Reason::NotConnected => "no path to its subscriber",
+        Reason::Paused => "paused: not even the lowest layer fits",
+        Reason::Starved => "the lowest layer is more than fits",
+        Reason::Bandwidth => "more does not fit, or did not a moment ago",
+        Reason::NotSent => "its publisher sends no other",
+        Reason::AwaitingKeyframe => "the next key frame is waited for",
+        Reason::Wanted => "as asked for",
+    }
 }
 
 fn warnings(main: &mut String, warnings: &[String]) {
