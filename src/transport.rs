@@ -166,6 +166,13 @@ impl Transport {
         }
     }
 
+    /// An SRTP or SRTCP packet that opened came by this route: the far end may have moved there.
+    pub fn arrived_by(&mut self, now: Instant, route: Route) {
+        if let Self::WebRtc(transport) = self {
+            transport.arrived_by(now, route);
+        }
+    }
+
     /// Open an SRTCP packet in place and give the length of the plain compound packet (RFC 3711, 3.4).
     ///
     /// # Errors

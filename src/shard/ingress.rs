@@ -28,6 +28,7 @@ impl Shard {
         let key = self.table.find(&route).ok_or(DropReason::UnknownRoute)?;
         let line = self.lines.get_mut(key).ok_or(DropReason::UnknownRoute)?;
         let opened = line.transport.open_rtp(now, datagram)?;
+        line.transport.arrived_by(now, route);
         let packet = datagram.get(..opened.len).ok_or(DropReason::Bug)?;
         let view = PacketView::parse(packet)?;
         self.stats.rtp_received = self.stats.rtp_received.wrapping_add(1);

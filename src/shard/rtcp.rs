@@ -34,6 +34,7 @@ impl Shard {
         let key = self.table.find(&route).ok_or(DropReason::UnknownRoute)?;
         let line = self.lines.get_mut(key).ok_or(DropReason::UnknownRoute)?;
         let len = line.transport.open_rtcp(now, datagram)?;
+        line.transport.arrived_by(now, route);
         let room = line.room;
         let compound = Compound::new(datagram.get(..len).ok_or(DropReason::Bug)?);
         for packet in compound {

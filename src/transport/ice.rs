@@ -13,6 +13,10 @@ use crate::transport::params::IceCredentials;
 use crate::transport::route::Route;
 use crate::transport::{Checked, Config, stun};
 
+/// Selected routes silent for this long give way to one that something comes by: the far end's address has changed (NAT
+/// rebinding), and its checks for consent (RFC 7675) need not nominate anew.
+const SILENT: core::time::Duration = core::time::Duration::from_millis(500);
+
 /// Our end of ICE.
 #[derive(Debug)]
 pub(crate) struct IceLite {
@@ -27,6 +31,8 @@ pub(crate) struct IceLite {
     selected: Option<Route>,
     /// Whether `selected` was nominated, by USE-CANDIDATE.
     nominated: bool,
+    /// When something authentic came by `selected` last.
+    selected_heard: Instant,
     made: Instant,
     first_check: Option<Instant>,
     heard: Instant,
@@ -60,6 +66,7 @@ impl IceLite {
             max_routes,
             selected: None,
             nominated: false,
+            selected_heard: now,
             made: now,
             first_check: None,
             heard: now,
@@ -117,11 +124,16 @@ impl IceLite {
         self.heard = now;
         self.first_check.get_or_insert(now);
         self.learn(route, &mut checked);
+        // One checked before is a spare of the far end's, which it goes on checking.
+        let moved = checked.bound == Some(route) && self.is_silent(now) && !stale;
         if request.use_candidate && !stale {
             self.select(route);
             self.nominated = true;
-        } else if self.selected.is_none() || (checked.retired.is_some() && !self.nominated) {
+        } else if self.selected.is_none() || (checked.retired.is_some() && !self.nominated) || moved {
             self.select(route);
+        }
+        if self.selected == Some(route) {
+            self.selected_heard = now;
         }
         Ok(checked)
     }
@@ -178,6 +190,20 @@ impl IceLite {
     /// Whether an authentic check came by this route.
     pub(crate) fn knows(&self, route: Route) -> bool {
         self.routes.contains(&route)
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        now.since(self.selected_heard) >= SILENT
+    }
+
+    /// Media arrived by this route: where the far end sends from is where it listens.
+    pub(crate) fn arrived_by(&mut self, now: Instant, route: Route) {
+        if self.selected == Some(route) {
+            self.selected_heard = now;
+        } else if self.is_silent(now) && self.knows(route) {
+            self.select(route);
+            self.selected_heard = now;
+        }
     }
 
     /// Something authentic arrived.

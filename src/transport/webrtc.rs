@@ -325,6 +325,10 @@ impl WebRtcTransport {
         self.srtp = None;
     }
 
+    pub(super) fn arrived_by(&mut self, now: Instant, route: Route) {
+        self.ice.arrived_by(now, route);
+    }
+
     /// Something came that only the far end can have sent.
     fn alive(&mut self, now: Instant) {
         self.ice.heard(now);

@@ -74,6 +74,29 @@ fn the_first_check_gives_a_route_and_a_nomination_selects() {
 }
 
 #[test]
+fn a_far_end_that_has_moved_is_followed_without_a_nomination() {
+    let mut agent = Agent::new();
+    agent.take(1, &check("local:remote", PASSWORD, true, false)).0.unwrap();
+    agent.take(2, &check("local:remote", PASSWORD, false, false)).0.unwrap();
+    let mut at = |ms: u64, port: u16, ice: &mut IceLite| {
+        let packet = check("local:remote", PASSWORD, false, false);
+        ice.handle_stun(Instant::from_millis(ms), route(port), &packet, &mut agent.out).unwrap();
+        ice.route()
+    };
+    let ice = &mut agent.ice;
+    ice.arrived_by(Instant::from_millis(5_000), route(1));
+    assert_eq!(at(5_100, 3, ice), Some(route(1)), "it was heard of a moment ago");
+    assert_eq!(at(6_000, 2, ice), Some(route(1)), "a spare is only kept open");
+    assert_eq!(at(6_000, 4, ice), Some(route(4)), "another address after silence");
+    ice.arrived_by(Instant::from_millis(6_400), route(2));
+    assert_eq!(ice.route(), Some(route(4)));
+    ice.arrived_by(Instant::from_millis(7_000), route(9));
+    assert_eq!(ice.route(), Some(route(4)), "nothing goes to where nobody proved to be");
+    ice.arrived_by(Instant::from_millis(7_000), route(2));
+    assert_eq!(ice.route(), Some(route(2)), "media shows where the far end is");
+}
+
+#[test]
 fn nothing_unauthentic_is_answered_or_remembered() {
     let mut agent = Agent::new();
     let good = check("local:remote", PASSWORD, true, false);
