@@ -3,15 +3,16 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-GROUPS_IN_ORDER=(setup fmt lints core unit docs clients matrix watch deploy bench)
+GROUPS_IN_ORDER=(setup fmt lints core unit docs clients quality matrix watch deploy bench)
 GROUPS_ON_DEMAND=(sdks)
+FULL=
 OUT=$PWD/tests/.out
 CACHE=$PWD/tests/.cache
 CLIENTS=$PWD/tests/clients
 
 usage() {
   cat <<'HELP'
-usage: tests/run.sh [GROUP...]
+usage: tests/run.sh [GROUP...] [--full]
 
 Without a group, runs them all, in this order:
 
@@ -22,6 +23,8 @@ Without a group, runs them all, in this order:
   unit     unit tests, simulation, fuzz corpora, documentation examples (cargo test)
   docs     the documentation builds without a warning
   clients  real clients against a real weir: Chromium, Firefox and a Python program
+  quality  calls over bad networks, measured: a short set with Chromium through a network emulator; with --full every
+           network of the list (25 minutes), whose table is then in tests/.out/quality
   matrix   Element Call and LiveKit clients in calls of a real homeserver (Synapse)
   watch    what operators look at: a real Prometheus, dashboards, alerts and the status page, during a call
   deploy   what operators deploy: the Debian package through its life, Helm chart, compose and proxy files through their own
@@ -32,7 +35,7 @@ and, only when asked for:
 
   sdks     long lists: many versions of the client SDKs, every codec, simulated failures, the rest of the API
 
-`clients`, `matrix`, `watch` and `deploy` prepare what they need by themselves. Part of them: tests/clients/run NAME, and
+`clients`, `quality`, `matrix`, `watch` and `deploy` prepare what they need by themselves. Part of them: tests/clients/run NAME, and
 so on, with a part of the name of a file in their folder scenarios. All traffic stays in a network namespace of its own.
 
 Logs are in tests/.out/GROUP.log. What real clients saw when a scenario failed (screenshots, their consoles, the
@@ -96,7 +99,7 @@ group() {
       good=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) passed; .*/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^test result: .* \([0-9]*\) failed; .*/\1/p')
       ;;
-    clients | matrix | watch | deploy | sdks)
+    clients | quality | matrix | watch | deploy | sdks)
       good=$(sum "$OUT/$name.log" 's/^[^a-z]*pass \([0-9]*\)$/\1/p')
       bad=$(sum "$OUT/$name.log" 's/^[^a-z]*\(fail\|cancelled\) \([0-9]*\)$/\2/p')
       again=$(grep -c '^[^a-z]*once more: ' "$OUT/$name.log" || true)
@@ -285,6 +288,7 @@ prepare() {
 
 group_clients() { prepare clients && step clients 1200 "$CLIENTS/run"; }
 group_sdks() { prepare sdks && step sdks 3000 "$CLIENTS/run" --sdks; }
+group_quality() { prepare quality && step quality 2400 "$PWD/tests/quality/run" $FULL; }
 group_watch() { prepare watch && step watch 400 "$PWD/tests/watch/run"; }
 group_matrix() { prepare matrix && step matrix 600 "$PWD/tests/matrix/run"; }
 group_deploy() { prepare deploy && step deploy 600 "$PWD/tests/deploy/run"; }
@@ -304,6 +308,7 @@ main() {
   for name in "$@"; do
     case $name in
       -h | --help) usage && exit 0 ;;
+      --full) FULL=--full && continue ;;
       --inside-setup) run_setup && exit 0 || exit 1 ;;
     esac
     known=" ${GROUPS_IN_ORDER[*]} ${GROUPS_ON_DEMAND[*]} "

@@ -8,7 +8,8 @@ const METHODS = [
   'setSubscribed', 'look', 'events', 'inbox', 'sendData', 'rpc', 'sendBytes', 'sendText', 'setMetadata', 'selfTest',
   // browsers only
   'version', 'resize', 'hide', 'sending', 'receiving', 'setName', 'setAttributes', 'transports', 'set', 'allowSubscribers',
-  'simulate', 'roundTrip', 'quality', 'speakers', 'paths',
+  'simulate', 'roundTrip', 'quality', 'speakers', 'paths', 'publishScenery', 'measure', 'measured',
+  'firstPicture', 'sharpAfter',
 ];
 
 const GLANCE_MS = 200;

@@ -19,8 +19,13 @@ let server = null;
 
 /** One server for all scenarios of the file that calls this. */
 export function withWeir(settings = {}) {
+  withServer(() => Weir.start(settings));
+}
+
+/** The same for a server of another kind, which `start` gives. */
+export function withServer(start) {
   before(async () => {
-    server = await Weir.start(settings);
+    server = await start();
   });
   after(async () => {
     await closeBrowsers();

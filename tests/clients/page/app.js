@@ -3,8 +3,10 @@
 
 import * as livekit from 'livekit-client';
 import { keyProvider, setKeys } from './keys.js';
+import { Meter } from './meter.js';
 import { Painter } from './picture.js';
 import { pathOf, reachOnly } from './reach.js';
+import { Scenery } from './scenery.js';
 import { Tone } from './tone.js';
 import { Watch } from './watch.js';
 import { selfTest } from './selftest.js';
@@ -16,6 +18,7 @@ const isAtLeast = (wantedMajor, wantedMinor) => major > wantedMajor || (major ==
 const audio = new AudioContext({ sampleRate: 48000 });
 let room = null;
 let watch = null;
+let meter = null;
 let provider = null;
 let number = 0;
 const local = new Map(); // source -> {maker, publication}
@@ -28,6 +31,7 @@ function note(name, detail = {}) {
 }
 
 const keyOf = (publication, participant) => `${participant.identity}/${publication.source}`;
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function numberOf(identity) {
   return Number(/-(\d+)$/.exec(identity)?.[1] ?? 0);
@@ -158,12 +162,19 @@ const api = {
     return publish('camera', new Painter(number, 'camera', width, height, fps), options);
   },
 
+  /** A camera whose encodings cost what they may. */
+  publishScenery({ width = 960, height = 540, fps = 15, bitrate = 1_700_000, layers, ...more } = {}) {
+    const videoSimulcastLayers = layers?.map((l) => new VideoPreset(l.width, l.height, l.bitrate, fps));
+    const options = { videoEncoding: { maxBitrate: bitrate, maxFramerate: fps }, degradationPreference: 'maintain-resolution', ...more };
+    return publish('camera', new Scenery(width, height, fps), { ...options, ...(layers && { simulcast: true, videoSimulcastLayers }) });
+  },
+
   publishScreen({ width = 800, height = 450, fps = 5, codec, ...more } = {}) {
     const options = { simulcast: false, ...(codec && { videoCodec: codec }), ...more };
     return publish('screen_share', new Painter(number, 'screen_share', width, height, fps), options);
   },
 
-  publishMicrophone: () => publish('microphone', new Tone(audio, number), { dtx: true, red: false }),
+  publishMicrophone: ({ dtx = true } = {}) => publish('microphone', new Tone(audio, number), { dtx, red: false }),
 
   async unpublish(source) {
     const publication = publicationOf(source);
@@ -231,6 +242,37 @@ const api = {
     return { t: Date.now(), state: room?.state, sid: room?.localParticipant.sid, participants };
   },
 
+  /** Begins to measure what arrives; `measured` gives what was seen since. */
+  measure() {
+    meter?.stop();
+    meter = new Meter(watch);
+  },
+
+  measured: () => meter.report(),
+
+  /** Milliseconds from wanting a video to its first picture. */
+  async firstPicture({ identity, source = 'camera' }) {
+    const publication = remotePublication(identity, source);
+    const key = `${identity}/${source}`;
+    publication.setSubscribed(false);
+    while (watch.tracks.has(key)) await pause(20);
+    await pause(500);
+    const since = performance.now();
+    publication.setSubscribed(true);
+    while (!watch.tracks.has(key)) await pause(2);
+    await watch.frame(key);
+    return performance.now() - since;
+  },
+
+  /** Milliseconds from making a video large to a picture of that width. */
+  async sharpAfter({ identity, source = 'camera', width, height }) {
+    const key = `${identity}/${source}`;
+    const since = performance.now();
+    watch.resize(key, width, height);
+    await watch.frame(key, (frame) => frame.width >= width);
+    return performance.now() - since;
+  },
+
   /** What this participant's own senders do: one entry per encoding. */
   async sending() {
     const encodings = [];
@@ -238,10 +280,10 @@ const api = {
       const lines = [...((await publication.track?.sender?.getStats())?.values() ?? [])];
       const pair = lines.find(({ type, nominated }) => type === 'candidate-pair' && nominated);
       for (const line of lines.filter(({ type }) => type === 'outbound-rtp')) {
-        const { rid, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate, scalabilityMode } = line;
+        const { rid, active, framesSent, bytesSent, headerBytesSent, packetsSent, frameWidth, frameHeight, targetBitrate, scalabilityMode } = line;
         const limitedBy = line.qualityLimitationReason;
         const estimate = pair?.availableOutgoingBitrate;
-        encodings.push({ source, rid, scalabilityMode, active, framesSent, bytesSent, frameWidth, frameHeight, targetBitrate, limitedBy, estimate });
+        encodings.push({ source, rid, scalabilityMode, active, framesSent, bytesSent, headerBytesSent, packetsSent, frameWidth, frameHeight, targetBitrate, limitedBy, estimate });
       }
     }
     return encodings;

@@ -92,6 +92,15 @@ export class Watch {
     return report;
   }
 
+  /** Resolves at the first frame shown from now on that fits. */
+  frame(key, fits = () => true) {
+    const { element } = this.tracks.get(key);
+    return new Promise((resolve) => {
+      const shown = (_, frame) => (fits(frame) ? resolve() : element.requestVideoFrameCallback(shown));
+      element.requestVideoFrameCallback(shown);
+    });
+  }
+
   resize(key, width, height) {
     const entry = this.tracks.get(key);
     if (!entry?.tile) throw new Error(`no video of ${key} to resize`);
