@@ -88,3 +88,24 @@ test('a client program that dies leaves no ghost', { timeout: 90_000 }, async (t
   t.diagnostic(`membership emptied ${gone - killed} ms after the kill`);
   assert.ok((await carol.standing(room)).includes(carol.memberKey), 'the other one is still in the call');
 });
+
+// weir learns nothing of the death; what it knows is who was in the call when it was killed itself.
+const RESTARTED_MS = 3000;
+
+test('nor does one that dies while weir is being restarted', { timeout: 90_000 }, async (t) => {
+  const erin = await here.homeserver.user('erin');
+  const room = await erin.createRoom();
+  const dying = await enters(t, erin, room, 1);
+  await until('weir has noted that she is in the call', 5000, async () => {
+    const rooms = (await request('GET', `http://127.0.0.1:${here.weir.adminPort}/debug/rooms`)).json;
+    return rooms.flatMap(({ participants }) => participants).some(({ connected, tracks }) => connected && tracks > 0);
+  });
+  dying.close();
+  const killed = Date.now();
+  await here.weir.end('SIGKILL');
+  await here.weir.launch();
+  const gone = await until('her membership is emptied', GHOST_MS + RESTARTED_MS, async () => {
+    return !(await erin.standing(room)).includes(erin.memberKey) && Date.now();
+  });
+  t.diagnostic(`membership emptied ${gone - killed} ms after the kill`);
+});
