@@ -197,3 +197,35 @@ async fn tells_its_operator_why() {
         assert!(page.contains(line), "{line} is not in\n{page}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_user_is_found_in_the_room_of_one_of_many_homeservers_at_once() {
+    let far = Homeserver::named("127.0.0.1:1", "as-token-of-nobody-at-all", "hs-token-of-nobody-at-all").await;
+    let home = Homeserver::start().await;
+    home.member(ROOM, "@rita:127.0.0.1:1", "join");
+    let node = Node::of(home, |config| {
+        let real = config.matrix.homeservers.remove(0);
+        for number in 0..12 {
+            config.matrix.homeservers.push(HomeserverConfig {
+                server_name: format!("h{number}.test"),
+                client_api_url: far.url(),
+                as_token: Secret::new("as-token-of-nobody-at-all"),
+                hs_token: Secret::new(format!("hs-token-of-nobody-at-all-{number}")),
+                ..HomeserverConfig::default()
+            });
+        }
+        config.matrix.homeservers.push(real);
+    })
+    .await;
+    // As it is forwarded, so that nobody has to be found over federation to prove who she is.
+    let url = format!("http://{}/_matrix/federation/unstable/io.element.msc4195/rtc/livekit/get_token", node.weir);
+    let body = json!({
+        "user_id": "@rita:127.0.0.1:1", "url": "wss://sfu.test", "room_id": ROOM, "slot_id": "m.call#ROOM",
+        "member_id": "mem",
+    });
+    for _ in 0..3 {
+        let request = node.http.post(&url).bearer_auth(HS_TOKEN).header("X-Matrix-Origin", "127.0.0.1:1").json(&body);
+        let reply = request.send().await.unwrap();
+        assert_eq!(reply.status(), 200, "{}", reply.text().await.unwrap());
+    }
+}

@@ -144,9 +144,12 @@ impl Service {
         self.waiting.push(asking);
     }
 
-    /// Whether a refusal of a token can be certain: the room was read after the question came.
+    /// Whether a refusal of a token can be certain: the room was read after the question came. Where many homeservers
+    /// may be asked, those that have nobody in the room are not asked twice.
     fn is_sure(&self, key: &RoomKey, asking: &Asking) -> bool {
-        asking.is_join() || self.rooms.get(key).is_some_and(|watched| watched.began_at >= asking.asked_at)
+        let Some(watched) = self.rooms.get(key) else { return asking.is_join() };
+        let is_elsewhere = asking.homes.len() > 1 && watched.view.joined().next().is_none();
+        asking.is_join() || is_elsewhere || watched.began_at >= asking.asked_at
     }
 
     /// Whether a view is good enough for this question now.
