@@ -8,6 +8,9 @@ use livekit_protocol as proto;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::clip;
+use crate::e2ee::Material;
+use crate::fault::Fault;
 use crate::participant::{self, Participant};
 use crate::receive::Received;
 
@@ -35,6 +38,12 @@ pub struct Options {
     pub offer_in_join: bool,
     /// Answer the offers of generation 0 as DTLS client, as browsers do, rather than as server, as native clients do.
     pub answer_active: bool,
+    /// Publish real pictures and sound, so that people see and hear something.
+    pub real: bool,
+    /// Encrypt frames, and expect encrypted ones; keys come by [`Client::use_key`] and [`Client::know_key`].
+    pub e2ee: bool,
+    /// Do this to what is received.
+    pub fault: Option<Fault>,
 }
 
 impl Default for Options {
@@ -45,6 +54,9 @@ impl Default for Options {
             adaptive_stream: false,
             offer_in_join: true,
             answer_active: false,
+            real: false,
+            e2ee: false,
+            fault: None,
         }
     }
 }
@@ -73,6 +85,12 @@ impl Video {
     pub fn simulcast(name: &str) -> Self {
         let encodings = vec![(320, 180, 150_000), (640, 360, 400_000), (1280, 720, 1_200_000)];
         Self { encodings, ..Self::small(name) }
+    }
+
+    /// Real pictures in this many encodings (1 to 3).
+    pub fn clip(name: &str, encodings: usize) -> Self {
+        let encodings = clip::sizes().into_iter().take(encodings.max(1)).collect();
+        Self { name: name.to_owned(), screen_share: false, fps: clip::FPS, encodings }
     }
 }
 
@@ -112,6 +130,15 @@ pub struct Snapshot {
     pub token: Option<String>,
 }
 
+/// A [`Snapshot`] and the delays of frames since the last sample, in nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// What was seen so far.
+    pub snapshot: Snapshot,
+    /// From sending a frame to its being whole.
+    pub delays: Vec<u64>,
+}
+
 pub(crate) type Reply<T> = oneshot::Sender<anyhow::Result<T>>;
 
 /// What the handle asks of its task.
@@ -128,6 +155,9 @@ pub(crate) enum Ask {
     DropSignal { reply: Reply<()> },
     Resume { reply: Reply<()> },
     Snapshot { reply: Reply<Snapshot> },
+    Sample { reply: Reply<Sample> },
+    UseKey { index: u8, material: Material, reply: Reply<()> },
+    KnowKey { identity: String, index: u8, material: Vec<u8>, reply: Reply<()> },
     Leave { reply: Reply<()> },
 }
 
@@ -232,6 +262,22 @@ impl Client {
         self.ask(|reply| Ask::Snapshot { reply }).await
     }
 
+    /// The same, with the delays of frames since the last time.
+    pub async fn sample(&self) -> anyhow::Result<Sample> {
+        self.ask(|reply| Ask::Sample { reply }).await
+    }
+
+    /// Encrypt own frames with this key from now on.
+    pub async fn use_key(&self, index: u8, material: Material) -> anyhow::Result<()> {
+        self.ask(|reply| Ask::UseKey { index, material, reply }).await
+    }
+
+    /// The key of another participant's frames (16 or 32 bytes).
+    pub async fn know_key(&self, identity: &str, index: u8, material: &[u8]) -> anyhow::Result<()> {
+        let (identity, material) = (identity.to_owned(), material.to_vec());
+        self.ask(|reply| Ask::KnowKey { identity, index, material, reply }).await
+    }
+
     /// Leave properly.
     pub async fn leave(mut self) -> anyhow::Result<()> {
         self.ask(|reply| Ask::Leave { reply }).await?;
@@ -253,6 +299,11 @@ impl Client {
             }
         };
         tokio::time::timeout(patience, found).await.context("what was waited for did not happen")?
+    }
+
+    /// Forget what happened and nobody waited for: in a long run it would pile up.
+    pub fn forget_events(&mut self) {
+        while self.events.try_recv().is_ok() {}
     }
 
     /// Look at snapshots until `wanted` gives something. Fails after `patience` with the last snapshot in words.

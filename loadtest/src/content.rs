@@ -1,13 +1,14 @@
 //! What synthetic frames consist of. Pure.
 //!
 //! A frame is the clear header a server may read (Opus TOC; VP8 frame header) and a marked body: magic, source, layer,
-//! number, length, then bytes that follow from all of these.
+//! number, when it was sent, length, then bytes that follow from all of these. Frames of real pictures and sound are in
+//! [`crate::clip`].
 
 use std::time::Duration;
 
 const MAGIC: [u8; 4] = *b"weir";
 /// Bytes of a body before the filler.
-pub const BODY_HEADER: usize = 4 + 8 + 1 + 4 + 4;
+pub const BODY_HEADER: usize = 4 + 8 + 1 + 4 + 8 + 4;
 /// Clear bytes of a VP8 key frame (RFC 6386, 9.1) and of any other.
 const VP8_KEY_HEADER: usize = 10;
 const VP8_DELTA_HEADER: usize = 3;
@@ -26,6 +27,8 @@ pub struct Mark {
     pub layer: u8,
     /// Counts frames of the encoding.
     pub number: u32,
+    /// When it was sent, by the clock of [`crate::stats::nanos`]; 0 when nobody measures.
+    pub sent: u64,
 }
 
 /// The source of a track as it stands in its frames.
@@ -83,6 +86,7 @@ fn write_body(mark: Mark, length: usize, into: &mut Vec<u8>) {
     into.extend(mark.source.to_be_bytes());
     into.push(mark.layer);
     into.extend(mark.number.to_be_bytes());
+    into.extend(mark.sent.to_be_bytes());
     into.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     into.extend(filler(mark).take(length - BODY_HEADER));
 }
@@ -93,15 +97,21 @@ fn read_body(body: &[u8]) -> Option<Mark> {
     let (source, header) = header.split_first_chunk::<8>()?;
     let (layer, header) = header.split_first()?;
     let (number, header) = header.split_first_chunk::<4>()?;
+    let (sent, header) = header.split_first_chunk::<8>()?;
     let length = u32::from_be_bytes(*header.first_chunk::<4>()?);
-    let mark = Mark { source: u64::from_be_bytes(*source), layer: *layer, number: u32::from_be_bytes(*number) };
+    let mark = Mark {
+        source: u64::from_be_bytes(*source),
+        layer: *layer,
+        number: u32::from_be_bytes(*number),
+        sent: u64::from_be_bytes(*sent),
+    };
     let whole = *magic == MAGIC && usize::try_from(length) == Ok(body.len());
     (whole && filler(mark).take(rest.len()).eq(rest.iter().copied())).then_some(mark)
 }
 
 /// Bytes that follow from the mark: SplitMix64.
 fn filler(mark: Mark) -> impl Iterator<Item = u8> {
-    let mut state = mark.source ^ (u64::from(mark.number) << 8) ^ u64::from(mark.layer);
+    let mut state = mark.source ^ (u64::from(mark.number) << 8) ^ u64::from(mark.layer) ^ mark.sent.rotate_left(32);
     std::iter::from_fn(move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -118,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_frame_tells_what_it_is_and_notices_each_wrong_bit() {
-        let mark = Mark { source: source_of("alice", "cam"), layer: 2, number: 77 };
+        let mark = Mark { source: source_of("alice", "cam"), layer: 2, number: 77, sent: 5_000_000 };
         let audio = audio_frame(mark, 80);
         assert_eq!((audio.len(), read_audio(&audio)), (80, Some(mark)));
         let key = video_frame(mark, Some((1280, 720)), 300);

@@ -100,7 +100,7 @@ fn send(args: &FloorArgs, receivers: &[SocketAddr]) -> anyhow::Result<u64> {
         due += every;
         plain.clear();
         let at = nanos();
-        (0..args.shape.burst()).for_each(|n| stream.packet(n, burst == 0, at, &mut plain));
+        (0..args.shape.burst()).for_each(|n| stream.packet(n, burst == 0, at, 0, &mut plain));
         let size = plain.len() / args.shape.burst();
         let header = size - args.shape.payload();
         for (to, key) in receivers.iter().zip(&keys) {

@@ -1,12 +1,22 @@
 //! Participants from the command line: a few that are complete, or hundreds that are light and measured; and a bad
 //! network to put between them and a server.
+//!
+//! Exit codes: 0 all is well, 1 it could not be done, 2 wrong usage, 3 a threshold broke, 4 the generator was too busy.
 
 mod talk;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use weir_loadtest::floor::{self, FloorArgs};
 use weir_loadtest::net::{self, NetArgs};
+use weir_loadtest::report::compare::{self, CompareArgs};
 use weir_loadtest::sfu::{self, SfuArgs};
+
+/// After a run whose thresholds broke.
+const BROKEN: u8 = 3;
+/// After a run that means nothing.
+const VOID: u8 = 4;
 
 /// Participants that behave like real callers.
 #[derive(Debug, Parser)]
@@ -20,10 +30,13 @@ struct Cli {
 enum Command {
     /// Join a room as one or several complete participants and check every frame.
     Talk(talk::TalkArgs),
-    /// Load a server with light participants and measure it.
-    Sfu(SfuArgs),
     /// Stand between clients and a server as a bad network (UDP): rate, queue, delay, jitter, loss, reordering.
     Net(NetArgs),
+    /// Load any LiveKit-compatible server with participants, measure and check what arrives.
+    #[command(after_help = EXAMPLES)]
+    Sfu(Box<SfuArgs>),
+    /// Compare two reports (JSON), with ratios.
+    Compare(CompareArgs),
     /// Measure what sealing and sending alone costs.
     Floor(FloorArgs),
     /// The receiving end of `floor`.
@@ -35,25 +48,50 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Talk(args) => runtime(true)?.block_on(talk::run(args)),
-        Command::Sfu(args) => {
-            let report = runtime(false)?.block_on(sfu::run(&args))?;
-            println!("{}", report.summary());
-            if let Some(path) = &args.json {
-                std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
-            }
-            anyhow::ensure!(!report.void, "void: the generator was too busy");
-            Ok(())
+const EXAMPLES: &str = "\
+Examples:
+  weir-loadtest sfu --scenario meeting --html report.html
+  weir-loadtest sfu --scenario webinar --participants 300 --metrics-url http://127.0.0.1:6789/metrics
+  weir-loadtest sfu --scenario many-rooms --find-limit rooms --json limit.json
+  weir-loadtest sfu --scenario churn --no-faults --min-delivery 99.9 --max-latency-p99 20   # exit code 3 when broken
+  weir-loadtest compare before.json after.json
+
+Exit codes: 0 all is well, 1 it could not be done, 2 wrong usage, 3 a threshold broke, 4 void: the generator was more
+than 80 % busy, so the figures are its own.";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let code = match Cli::parse().command {
+        Command::Talk(args) => {
+            runtime(true)?.block_on(talk::run(args))?;
+            ExitCode::SUCCESS
         }
-        Command::Net(args) => runtime(false)?.block_on(net::run(&args)),
+        Command::Sfu(args) => {
+            let report = runtime(args.scenario.scenario()?.full > 0)?.block_on(sfu::run(&args))?;
+            sfu::write(&args, &report)?;
+            match (report.void, report.broken.is_empty()) {
+                (true, _) => ExitCode::from(VOID),
+                (false, false) => ExitCode::from(BROKEN),
+                (false, true) => ExitCode::SUCCESS,
+            }
+        }
+        Command::Compare(args) => {
+            println!("{}", compare::run(&args)?);
+            ExitCode::SUCCESS
+        }
+        Command::Net(args) => {
+            runtime(false)?.block_on(net::run(&args))?;
+            ExitCode::SUCCESS
+        }
         Command::Floor(args) => {
             println!("{}", serde_json::to_string(&floor::run(&args)?)?);
-            Ok(())
+            ExitCode::SUCCESS
         }
-        Command::Drain { receivers } => floor::drain(receivers),
-    }
+        Command::Drain { receivers } => {
+            floor::drain(receivers)?;
+            ExitCode::SUCCESS
+        }
+    };
+    Ok(code)
 }
 
 fn runtime(threads: bool) -> std::io::Result<tokio::runtime::Runtime> {

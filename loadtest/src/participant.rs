@@ -12,16 +12,21 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::sync::mpsc;
 
-use crate::client::{Ask, Event, Generation, Options, Reply, Snapshot, Video};
+use crate::client::{Ask, Event, Generation, Options, Reply, Sample, Snapshot, Video};
+use crate::e2ee::{FrameKey, Keyring};
+use crate::fault::Stage;
 use crate::peer::{Peer, PeerEvent, now};
 use crate::receive::Receiver;
 use crate::send::{Encoding, Source};
 use crate::signal::{Hello, Signal};
+use crate::stats::nanos;
 
 /// How long the server may take for the answer to a join.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 /// Sections a client of generation 1 offers at first, of each kind.
 const FIRST_SECTIONS: u32 = 3;
+/// Of a participant whose keys have not come.
+static NO_KEYS: Keyring = Keyring::none();
 const RIDS: [&str; 3] = ["q", "h", "f"];
 /// Datagrams taken from a socket before everything else gets its turn.
 const BURST: usize = 64;
@@ -52,6 +57,12 @@ pub(crate) struct Participant {
     receivers: BTreeMap<u32, (String, Receiver)>,
     seen: Snapshot,
     ping: tokio::time::Interval,
+    /// Own key, and those of others by identity.
+    key: Option<FrameKey>,
+    keyrings: BTreeMap<String, Keyring>,
+    /// Identity of the publisher by track sid.
+    publishers: BTreeMap<String, String>,
+    stage: Option<Stage>,
     has_left: bool,
 }
 
@@ -121,8 +132,14 @@ impl Participant {
             receivers: BTreeMap::new(),
             seen,
             ping: tokio::time::interval(every),
+            key: None,
+            keyrings: BTreeMap::new(),
+            publishers: BTreeMap::new(),
+            stage: options.fault.map(Stage::new),
             has_left: false,
         };
+        let mut participant = participant;
+        participant.note_publishers();
         Ok((participant, join))
     }
 
@@ -187,7 +204,12 @@ impl Participant {
     async fn media(&mut self) {
         let now = now();
         for source in &mut self.sources {
-            for packet in source.packets(now) {
+            // Without a key nothing leaves: never in the clear.
+            let packets = match (&self.key, self.options.e2ee) {
+                (None, true) => Vec::new(),
+                (key, _) => source.sealed(now, key.as_ref()),
+            };
+            for packet in packets {
                 // Before the transport is up nothing can be sent; the frame is lost, as it would be in a client.
                 let _ = self.publisher.send_rtp(source.sender, packet);
             }
@@ -226,12 +248,20 @@ impl Participant {
                         self.tell(Event::Data(label, Box::new(packet)));
                     }
                 }
-                PeerEvent::Rtp(packet) => self.take(&packet),
+                PeerEvent::Rtp(packet) => self.stage(packet),
                 PeerEvent::KeyFrameWanted(ssrc) => {
                     self.sources.iter_mut().for_each(|source| source.want_key_frame(ssrc));
                 }
             }
         }
+    }
+
+    /// Through the planted fault, if there is one.
+    fn stage(&mut self, packet: rtc::rtp::Packet) {
+        let Some(stage) = &mut self.stage else { return self.take(&packet) };
+        let mut through = Vec::new();
+        stage.take(nanos(), packet, &mut through);
+        through.iter().for_each(|packet| self.take(packet));
     }
 
     fn take(&mut self, packet: &rtc::rtp::Packet) {
@@ -246,7 +276,19 @@ impl Participant {
         if entry.0 != announced.track {
             *entry = fresh();
         }
-        entry.1.handle(packet);
+        let keys = self.options.e2ee.then(|| {
+            let publisher = self.publishers.get(&entry.0);
+            publisher.and_then(|identity| self.keyrings.get(identity)).unwrap_or(&NO_KEYS)
+        });
+        entry.1.handle_at(packet, nanos(), keys);
+    }
+
+    fn note_publishers(&mut self) {
+        for (identity, info) in &self.seen.others {
+            for track in &info.tracks {
+                self.publishers.entry(track.sid.clone()).or_insert_with(|| identity.clone());
+            }
+        }
     }
 
     async fn hear(&mut self, message: Response) {
@@ -325,15 +367,10 @@ impl Participant {
         let sid = published.track.context("a published track without information")?.sid;
         let is_video = requested.fps.is_some();
         let sender = self.publisher.publish(&requested.cid, is_video, &requested.encodings)?;
-        self.sources.push(Source::new(
-            sid.clone(),
-            requested.cid,
-            &self.identity,
-            sender,
-            requested.encodings,
-            requested.fps,
-            now(),
-        ));
+        let Requested { cid, encodings, fps } = requested;
+        let mut source = Source::new(sid.clone(), cid, &self.identity, sender, encodings, fps, now());
+        source.real = self.options.real;
+        self.sources.push(source);
         self.wants_offer = true;
         // The caller may have gone.
         let _ = reply.send(Ok(sid));
@@ -350,6 +387,7 @@ impl Participant {
                 self.seen.others.insert(info.identity.clone(), info);
             }
         }
+        self.note_publishers();
     }
 
     fn qualities(&mut self, update: &proto::SubscribedQualityUpdate) {
@@ -436,6 +474,19 @@ impl Participant {
                 answer(reply, result);
             }
             Ask::Snapshot { reply } => answer(reply, Ok(self.snapshot())),
+            Ask::Sample { reply } => {
+                let delays = self.receivers.values_mut().flat_map(|(_, receiver)| std::mem::take(&mut receiver.delays));
+                let delays = delays.collect();
+                answer(reply, Ok(Sample { snapshot: self.snapshot(), delays }));
+            }
+            Ask::UseKey { index, material, reply } => {
+                self.key = FrameKey::new(index, &material);
+                answer(reply, Ok(()));
+            }
+            Ask::KnowKey { identity, index, material, reply } => {
+                let key = FrameKey::new(index, &material).context("a key of a wrong length");
+                answer(reply, key.map(|key| self.keyrings.entry(identity).or_default().add(key)));
+            }
             Ask::Leave { reply } => {
                 let leave = proto::LeaveRequest {
                     reason: proto::DisconnectReason::ClientInitiated as i32,

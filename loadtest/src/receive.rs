@@ -1,15 +1,27 @@
-//! Received RTP streams: packets become frames, frames are checked bit for bit. Pure.
+//! Received RTP streams: packets become frames, frames are opened if they are encrypted and checked bit for bit. Pure.
+//!
+//! What a server or the way to it may do to frames is told apart: left out, changed, out of order, late, of another
+//! source. [`crate::report`] gives it its name.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 
 use rtc::rtp::Packet;
 
-use crate::content;
+use crate::content::{self, Mark};
+use crate::e2ee::{Keyring, Unopened};
+use crate::{clip, light};
 
 /// Frames that may be incomplete at the same time.
 const MAX_FRAMES: usize = 128;
 /// Packets of one frame.
 const MAX_FRAME_PACKETS: usize = 512;
+
+/// A picture that stands for longer than three usual intervals, and this much longer than one, is frozen, as browsers
+/// count it.
+const FREEZE_NS: u64 = 150_000_000;
+/// Delays kept until they are asked for.
+const MAX_DELAYS: usize = 8_192;
 
 /// What was received on one subscribed track.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +49,26 @@ pub struct Received {
     /// Frames that followed the one before them by sequence number but not by VP8 picture id. 0 when the server keeps
     /// numbering continuous; losses on the way do not count.
     pub picture_id_jumps: u64,
+    /// Frames that were left out: their numbers were skipped. Changes between encodings do not count.
+    pub missing: u64,
+    /// Packets that came after one with a higher sequence number.
+    pub disordered: u64,
+    /// Packets that came a second time.
+    pub repeated: u64,
+    /// Frames of another source than the frames before. Must stay 0.
+    pub swapped: u64,
+    /// Encrypted frames whose key was not there.
+    pub unopened: u64,
+    /// Bytes of RTP payload.
+    pub bytes: u64,
+    /// When the first frame was whole and right, by the clock of [`crate::stats::nanos`].
+    pub first_frame_ns: Option<u64>,
+    /// Times the picture stood still.
+    pub freezes: u64,
+    /// For how long it did, in nanoseconds.
+    pub frozen_ns: u64,
+    /// Changes between encodings.
+    pub switches: u64,
 }
 
 /// One received RTP stream.
@@ -51,6 +83,14 @@ pub struct Receiver {
     /// By RTP timestamp, in order of arrival of their first packets.
     frames: BTreeMap<u32, Frame>,
     order: Vec<u32>,
+    /// Delays of frames from sending to being whole, in nanoseconds, since they were last taken.
+    pub delays: Vec<u64>,
+    /// Arrival of the last frame, and the usual time between frames.
+    rhythm: Option<(u64, u64)>,
+    /// Highest number of frames so far, by encoding.
+    numbers: BTreeMap<u8, u32>,
+    /// The last sequence numbers, newest last.
+    recent: VecDeque<u16>,
 }
 
 #[derive(Debug, Default)]
@@ -68,32 +108,66 @@ impl Receiver {
         Self { is_video, ..Self::default() }
     }
 
-    /// Take a packet of the stream.
+    /// Take a packet of the stream, without a clock or keys.
     pub fn handle(&mut self, packet: &Packet) {
+        self.handle_at(packet, 0, None);
+    }
+
+    /// Take a packet of the stream that arrived at `at_ns` (0: nobody measures). With `keys`, frames are encrypted.
+    pub fn handle_at(&mut self, packet: &Packet, at_ns: u64, keys: Option<&Keyring>) {
         self.seen.packets += 1;
-        let sequence = packet.header.sequence_number;
+        self.seen.bytes += packet.payload.len() as u64;
+        self.sequence(packet.header.sequence_number);
+        if packet.payload.is_empty() {
+            return;
+        }
+        if self.is_video {
+            self.video(packet, at_ns, keys);
+            return;
+        }
+        let Some(frame) = self.open(&packet.payload, keys) else { return };
+        match clip::read_audio(&frame).or_else(|| content::read_audio(&frame)).or_else(|| light::shape::mark(&frame)) {
+            Some(mark) => self.note(mark, at_ns),
+            None => self.seen.wrong += 1,
+        }
+    }
+
+    fn sequence(&mut self, sequence: u16) {
+        if self.recent.contains(&sequence) {
+            self.seen.repeated += 1;
+            return;
+        }
+        if self.recent.len() >= MAX_FRAMES {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sequence);
         match self.highest {
-            Some(highest) if sequence.wrapping_sub(highest) == 0 || sequence.wrapping_sub(highest) > 0x8000 => {}
+            Some(highest) if sequence.wrapping_sub(highest) > 0x8000 => self.seen.disordered += 1,
             Some(highest) => {
                 self.seen.gaps += u64::from(sequence.wrapping_sub(highest) > 1);
                 self.highest = Some(sequence);
             }
             None => self.highest = Some(sequence),
         }
-        if packet.payload.is_empty() {
-            return;
-        }
-        if self.is_video {
-            self.video(packet);
-        } else {
-            match content::read_audio(&packet.payload) {
-                Some(mark) => self.note(mark),
-                None => self.seen.wrong += 1,
+    }
+
+    /// The frame within, if frames are encrypted; what cannot be opened is counted.
+    fn open<'a>(&mut self, frame: &'a [u8], keys: Option<&Keyring>) -> Option<Cow<'a, [u8]>> {
+        let Some(keys) = keys else { return Some(Cow::Borrowed(frame)) };
+        match keys.open(self.is_video, frame) {
+            Ok(frame) => Some(Cow::Owned(frame)),
+            Err(Unopened::UnknownKey) => {
+                self.seen.unopened += 1;
+                None
+            }
+            Err(_) => {
+                self.seen.wrong += 1;
+                None
             }
         }
     }
 
-    fn video(&mut self, packet: &Packet) {
+    fn video(&mut self, packet: &Packet, at_ns: u64, keys: Option<&Keyring>) {
         let Some(descriptor) = Descriptor::read(&packet.payload) else {
             self.seen.wrong += 1;
             return;
@@ -127,11 +201,14 @@ impl Receiver {
         let whole: Vec<u8> = parts.flatten().copied().collect();
         let picture = frame.picture;
         frame.packets.clear();
-        self.whole(&whole, first, last, picture);
+        if let Some(frame) = self.open(&whole, keys) {
+            self.whole(&frame, (first, last), picture, at_ns);
+        }
     }
 
-    fn whole(&mut self, frame: &[u8], first: u16, last: u16, picture: Option<u16>) {
-        let Some((mark, size)) = content::read_video(frame) else {
+    fn whole(&mut self, frame: &[u8], (first, last): (u16, u16), picture: Option<u16>, at_ns: u64) {
+        let read = clip::read_video(frame).or_else(|| content::read_video(frame));
+        let Some((mark, size)) = read.or_else(|| light::shape::mark(frame).map(|mark| (mark, None))) else {
             self.seen.wrong += 1;
             return;
         };
@@ -145,14 +222,60 @@ impl Receiver {
             self.seen.picture_id_jumps += u64::from(picture != (last_picture + 1) & 0x7fff);
         }
         self.last_frame = picture.map(|picture| (last, picture));
-        self.note(mark);
+        self.note(mark, at_ns);
+        self.pace(at_ns);
     }
 
-    const fn note(&mut self, mark: content::Mark) {
+    fn note(&mut self, mark: Mark, at_ns: u64) {
+        let is_first = self.seen.frames == 0;
         self.seen.frames += 1;
+        if !is_first && mark.source != self.seen.source {
+            self.seen.swapped += 1;
+            return;
+        }
+        self.seen.switches += u64::from(!is_first && mark.layer != self.seen.layer);
+        let is_same = is_first || mark.layer == self.seen.layer;
+        let newest = self.numbers.entry(mark.layer).or_insert(mark.number);
+        let ahead = mark.number.wrapping_sub(*newest);
+        if ahead < u32::MAX / 2 {
+            // An encoding that comes back goes on from where it was when it was left.
+            self.seen.missing += u64::from(if is_same { ahead.saturating_sub(1) } else { 0 });
+            *newest = mark.number;
+        } else {
+            // Late rather than left out.
+            self.seen.missing = self.seen.missing.saturating_sub(1);
+        }
         self.seen.source = mark.source;
         self.seen.layer = mark.layer;
         self.seen.number = mark.number;
+        if at_ns == 0 {
+            return;
+        }
+        self.seen.first_frame_ns.get_or_insert(at_ns);
+        if mark.sent > 0 && self.delays.len() < MAX_DELAYS {
+            self.delays.push(at_ns.saturating_sub(mark.sent));
+        }
+    }
+
+    /// Does the picture move as it used to?
+    fn pace(&mut self, at_ns: u64) {
+        if at_ns == 0 {
+            return;
+        }
+        self.rhythm = Some(match self.rhythm {
+            None => (at_ns, 0),
+            Some((last, 0)) => (at_ns, at_ns.saturating_sub(last)),
+            Some((last, usual)) => {
+                let gap = at_ns.saturating_sub(last);
+                if gap > (3 * usual).max(usual + FREEZE_NS) {
+                    self.seen.freezes += 1;
+                    self.seen.frozen_ns += gap - usual;
+                    (at_ns, usual)
+                } else {
+                    (at_ns, (7 * usual + gap) / 8)
+                }
+            }
+        });
     }
 
     fn make_room(&mut self) {

@@ -6,6 +6,8 @@ use rtc::rtp::Packet;
 use rtc::rtp_transceiver::RTCRtpSenderId;
 
 use crate::content::{self, Mark};
+use crate::e2ee::FrameKey;
+use crate::{clip, stats};
 
 /// Bytes of VP8 payload per packet.
 const PACKET: usize = 1_100;
@@ -35,6 +37,7 @@ pub struct Encoding {
     number: u32,
     picture: u16,
     key_wanted: bool,
+    cursor: clip::Cursor,
 }
 
 /// What negotiation decided about a track.
@@ -69,6 +72,8 @@ pub struct Source {
     pub is_video: bool,
     /// The audio level says silence.
     pub silent: bool,
+    /// Real pictures and sound ([`clip`]) rather than frames without a meaning.
+    pub real: bool,
     mark: u64,
     interval: Duration,
     due: Instant,
@@ -78,7 +83,7 @@ pub struct Source {
 
 impl Encoding {
     /// With everything but its numbering.
-    pub const fn new(ssrc: u32, rid: Option<String>, size: (u16, u16), bitrate: usize) -> Self {
+    pub fn new(ssrc: u32, rid: Option<String>, size: (u16, u16), bitrate: usize) -> Self {
         let sequence = (ssrc >> 16) as u16;
         Self {
             ssrc,
@@ -90,6 +95,7 @@ impl Encoding {
             number: 0,
             picture: sequence & 0x7fff,
             key_wanted: true,
+            cursor: clip::Cursor::default(),
         }
     }
 }
@@ -119,6 +125,7 @@ impl Source {
             muted: false,
             is_video: fps.is_some(),
             silent: false,
+            real: false,
             mark,
             interval,
             due: now,
@@ -150,6 +157,11 @@ impl Source {
 
     /// Packets that are due.
     pub fn packets(&mut self, now: Instant) -> Vec<Packet> {
+        self.sealed(now, None)
+    }
+
+    /// Packets that are due, their frames encrypted with `key` if there is one.
+    pub fn sealed(&mut self, now: Instant, key: Option<&FrameKey>) -> Vec<Packet> {
         let Some(wiring) = self.wiring.clone() else { return Vec::new() };
         let mut packets = Vec::new();
         if now.saturating_duration_since(self.due) > LATE {
@@ -159,24 +171,25 @@ impl Source {
             self.due += self.interval;
             self.timestamp = self.timestamp.wrapping_add(self.ticks);
             for layer in 0..self.encodings.len() {
-                self.frame(layer, &wiring, &mut packets);
+                self.frame(layer, &wiring, key, &mut packets);
             }
         }
         packets
     }
 
-    fn frame(&mut self, layer: usize, wiring: &Wiring, into: &mut Vec<Packet>) {
+    fn frame(&mut self, layer: usize, wiring: &Wiring, key: Option<&FrameKey>, into: &mut Vec<Packet>) {
         let Some(encoding) = self.encodings.get_mut(layer) else { return };
         if !encoding.enabled {
             return;
         }
         encoding.number = encoding.number.wrapping_add(1);
         let layer = u8::try_from(layer).unwrap_or(u8::MAX);
-        let mark = Mark { source: self.mark, layer, number: encoding.number };
+        let mark = Mark { source: self.mark, layer, number: encoding.number, sent: stats::nanos() };
         let level = wiring.level.map(|id| (id, vec![if self.silent { 0x7f } else { LEVEL }]));
         let mid = wiring.mid.as_ref().map(|(id, mid)| (*id, mid.clone().into_bytes()));
         let rid = wiring.rid.zip(encoding.rid.clone()).map(|(id, rid)| (id, rid.into_bytes()));
         let extensions: Vec<(u8, Vec<u8>)> = level.into_iter().chain(mid).chain(rid).collect();
+        let (encoding_ssrc, encoding_number) = (encoding.ssrc, encoding.number);
         let mut push = |encoding: &mut Encoding, payload: Vec<u8>, marker| {
             let mut packet = Packet::default();
             packet.header.version = 2;
@@ -193,18 +206,16 @@ impl Source {
             encoding.sequence = encoding.sequence.wrapping_add(1);
             into.push(packet);
         };
+        let seal = |frame: Vec<u8>| match key {
+            Some(key) => key.seal(self.is_video, (encoding_ssrc, self.timestamp, mark.number), &frame),
+            None => frame,
+        };
         if !self.is_video {
-            push(encoding, content::audio_frame(mark, AUDIO_BYTES), encoding.number == 1);
+            let frame = if self.real { clip::audio_frame(mark) } else { content::audio_frame(mark, AUDIO_BYTES) };
+            push(encoding, seal(frame), encoding_number == 1);
             return;
         }
-        let key = encoding.key_wanted;
-        encoding.key_wanted = false;
-        let millis = usize::try_from(self.interval.as_millis()).unwrap_or(0);
-        let mut length = encoding.bitrate * millis / 8_000;
-        if key {
-            length *= KEY_FACTOR;
-        }
-        let frame = content::video_frame(mark, key.then_some(encoding.size), length);
+        let frame = seal(picture(encoding, mark, self.real, self.interval));
         encoding.picture = (encoding.picture + 1) & 0x7fff;
         let count = frame.len().div_ceil(PACKET);
         // Nearly equal parts, as encoders' packetizers make them.
@@ -216,4 +227,15 @@ impl Source {
             push(encoding, payload, index + 1 == count);
         }
     }
+}
+
+/// The next picture of an encoding.
+fn picture(encoding: &mut Encoding, mark: Mark, real: bool, interval: Duration) -> Vec<u8> {
+    let key = std::mem::take(&mut encoding.key_wanted);
+    if real {
+        return clip::video_frame(&mut encoding.cursor, mark, key).0;
+    }
+    let millis = usize::try_from(interval.as_millis()).unwrap_or(0);
+    let length = encoding.bitrate * millis / 8_000 * if key { KEY_FACTOR } else { 1 };
+    content::video_frame(mark, key.then_some(encoding.size), length)
 }

@@ -87,6 +87,8 @@ pub struct Seat {
     pub key_frame: Arc<AtomicBool>,
     /// It publishes.
     pub publishes: bool,
+    /// It has left: its path is served no more.
+    pub left: Arc<AtomicBool>,
     /// Told when SRTP is up, with what sending takes if it publishes; dropped when it fails.
     pub connected: Option<oneshot::Sender<Option<Sealer>>>,
     /// Told at the first media packet, by the clock of [`nanos`].
@@ -111,9 +113,17 @@ pub struct Totals {
     pub packets: u64,
     /// Media packets of the window.
     pub counted: u64,
+    /// Media packets but probes, at any time.
+    pub came: u64,
+    /// Packets the streams' numbers say there should be, at any time, of streams that came at all.
+    pub spanned: u64,
+    /// Bytes of media packets, headers included.
+    pub bytes: u64,
+    /// Streams that brought a packet since last told.
+    pub streams: u64,
     /// Media packets of the window that came twice or out of order.
     pub disordered: u64,
-    /// Media packets whose end is not ours: padding, or changed on the way.
+    /// Media packets of the window whose end is not ours: of complete participants, or changed on the way.
     pub unknown: u64,
     /// Packets that did not open.
     pub unauthentic: u64,
@@ -121,8 +131,10 @@ pub struct Totals {
     pub closed: u64,
     /// Time from sending to receiving in the window, in nanoseconds.
     pub latency: Histogram,
-    /// The same since last told.
+    /// The same at any time, since last told.
     pub recent: Histogram,
+    /// How often it was told.
+    tellings: u64,
 }
 
 struct Place {
@@ -131,8 +143,8 @@ struct Place {
     connected: bool,
     arrivals: Arrivals,
     streams: Vec<Received>,
-    /// Number of the newest packet by SSRC.
-    newest: BTreeMap<u32, u32>,
+    /// Number of the newest packet by SSRC, and the telling it was last seen in.
+    newest: BTreeMap<u32, (u32, u64)>,
     next_feedback: Instant,
     next_report: Instant,
 }
@@ -200,6 +212,8 @@ impl Engine {
                 Ok(Order::Tell(reply)) => {
                     let told = self.totals.clone();
                     self.totals.recent = Histogram::default();
+                    self.totals.streams = 0;
+                    self.totals.tellings += 1;
                     // The asker may have gone.
                     let _ = reply.send(told);
                 }
@@ -231,6 +245,9 @@ impl Engine {
     fn drain(&mut self, at: usize, buffer: &mut [u8]) {
         let Self { places, totals, window, .. } = self;
         let Some(place) = places.get_mut(at) else { return };
+        if place.seat.left.load(Ordering::Relaxed) {
+            return;
+        }
         loop {
             // Refused: what was sent before the server was there, or after it went.
             let length = match place.seat.peer.socket.recv(buffer) {
@@ -255,7 +272,7 @@ impl Engine {
 
     fn tick(&mut self, now: Instant) {
         let at_us = nanos() / 1_000;
-        for place in &mut self.places {
+        for place in self.places.iter_mut().filter(|place| !place.seat.left.load(Ordering::Relaxed)) {
             if !place.connected && now > place.born + HANDSHAKE_LIMIT {
                 place.seat.connected = None;
                 continue;
@@ -313,26 +330,51 @@ impl Place {
             // Nothing is asked for again: the server finds out what gets through.
             return;
         }
-        let Some((number, sent)) = packet.get(..packet.len().saturating_sub(padding)).and_then(stamp) else {
-            totals.unknown += 1;
+        let payload = packet.get(header_length(packet)..packet.len().saturating_sub(padding)).unwrap_or_default();
+        if payload.is_empty() {
+            // The server tries out what gets through.
             return;
-        };
+        }
+        totals.bytes += packet.len() as u64;
+        let stamped = stamp(payload);
+        let sixteen = u32::from(sequence);
+        let tellings = totals.tellings;
+        let (number, sent) = stamped.unwrap_or((sixteen, at_ns));
+        let newest = self.newest.entry(ssrc).or_insert_with(|| {
+            totals.streams += 1;
+            (number.wrapping_sub(1), tellings)
+        });
+        if newest.1 != tellings {
+            newest.1 = tellings;
+            totals.streams += 1;
+        }
         if let Some(first_media) = self.seat.first_media.take() {
             let _ = first_media.send(at_ns);
         }
-        let newest = self.newest.entry(ssrc).or_insert_with(|| number.wrapping_sub(1));
-        let is_newer = number.wrapping_sub(*newest).cast_signed() > 0;
-        if is_newer {
-            *newest = number;
+        // Without a stamp, which complete participants do not write, the sequence number says what is missing.
+        let ahead = match stamped {
+            Some(_) => number.wrapping_sub(newest.0).cast_signed(),
+            None => i32::from((sequence.wrapping_sub((newest.0 & 0xffff) as u16)).cast_signed()),
+        };
+        if ahead > 0 {
+            newest.0 = number;
+        }
+        totals.spanned += u64::try_from(ahead).unwrap_or(0);
+        totals.came += 1;
+        let latency = at_ns.saturating_sub(sent);
+        if stamped.is_some() {
+            totals.recent.add(latency);
         }
         if !window.holds(sent) {
             return;
         }
+        totals.disordered += u64::from(ahead <= 0);
+        if stamped.is_none() {
+            totals.unknown += 1;
+            return;
+        }
         totals.counted += 1;
-        totals.disordered += u64::from(!is_newer);
-        let latency = at_ns.saturating_sub(sent);
         totals.latency.add(latency);
-        totals.recent.add(latency);
     }
 
     fn heed(&mut self, packet: &[u8], at_ns: u64) {
@@ -346,6 +388,18 @@ impl Place {
             }
         }
     }
+}
+
+/// Length of the RTP header with its extensions.
+fn header_length(packet: &[u8]) -> usize {
+    let first = packet.first().copied().unwrap_or(0);
+    let fixed = 12 + 4 * usize::from(first & 15);
+    if first & 0x10 == 0 {
+        return fixed;
+    }
+    let words =
+        packet.get(fixed + 2..).and_then(|rest| rest.first_chunk()).map_or(0, |words| u16::from_be_bytes(*words));
+    fixed + 4 + 4 * usize::from(words)
 }
 
 /// The transport-wide number among one-byte header extensions (RFC 8285).
@@ -380,9 +434,8 @@ mod tests {
     fn finds_the_transport_wide_number_of_what_is_published() {
         for shape in [Shape::Video, Shape::Audio] {
             let mut stream = Stream::new(shape, 7);
-            stream.packets = 70_000;
             let mut packet = Vec::new();
-            stream.packet(0, false, 5, &mut packet);
+            stream.packet(0, false, 5, 4_464, &mut packet);
             assert_eq!(transport_number(&packet), Some(4_464));
         }
     }

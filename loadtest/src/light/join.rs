@@ -1,7 +1,7 @@
 //! How a light participant joins: the WebSocket and generation 1 of the signalling, one peer connection.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::client::Options;
 use crate::light::engine::{Order, Sealer, Seat};
-use crate::light::offer::{self, Local, Remote, Section, TRACK};
+use crate::light::offer::{self, Local, Remote, Section, track};
 use crate::light::peer::{Identity, Peer};
 use crate::light::shape::Shape;
 use crate::peer::now;
@@ -32,13 +32,14 @@ pub struct Ticket {
     pub token: String,
     /// Number of the participant, unique in the process; its SSRC follows from it.
     pub number: u32,
-    /// What is received or published.
-    pub shape: Shape,
-    /// It publishes, and receives nothing.
-    pub publishes: bool,
+    /// What it publishes, each shape once.
+    pub publishes: Vec<Shape>,
+    /// What it receives at first: sections for them are in its first offer; more follow when the server asks for them.
+    /// Empty, and publishing: it receives nothing.
+    pub receives: Vec<Shape>,
 }
 
-/// A participant that has joined. Dropping it breaks its WebSocket off; its path is served until the engine ends.
+/// A participant that has joined. Dropping it breaks its WebSocket off; its path is served until it leaves.
 #[derive(Debug)]
 pub struct Joined {
     /// From the first octet sent to SRTP being up, in nanoseconds.
@@ -47,10 +48,13 @@ pub struct Joined {
     pub began: u64,
     /// What publishing takes.
     pub sealer: Option<Sealer>,
-    /// Its SSRC.
-    pub ssrc: u32,
+    /// Its tracks and their SSRCs.
+    pub tracks: Vec<(Shape, u32)>,
     /// Set when a key frame is asked for.
     pub key_frame: Arc<AtomicBool>,
+    /// Set to send nothing.
+    pub quiet: Arc<AtomicBool>,
+    left: Arc<AtomicBool>,
     /// Tells when the first media packet came.
     pub first_media: oneshot::Receiver<u64>,
     stop: oneshot::Sender<()>,
@@ -59,6 +63,7 @@ pub struct Joined {
 impl Joined {
     /// Leave politely.
     pub fn leave(self) {
+        self.left.store(true, Ordering::Relaxed);
         // The signalling may have ended by itself.
         let _ = self.stop.send(());
     }
@@ -81,22 +86,24 @@ pub async fn join(ticket: &Ticket, identity: &Arc<Identity>, engine: &Sender<Ord
 }
 
 async fn join_now(ticket: &Ticket, identity: &Arc<Identity>, engine: &Sender<Order>) -> anyhow::Result<Joined> {
-    let ssrc = 0x1000_0000 + ticket.number;
+    let ssrc = 0x1000_0000 + 4 * ticket.number;
+    let tracks: Vec<(Shape, u32)> = ticket.publishes.iter().copied().zip(ssrc..).collect();
     let began = nanos();
     let local = Local {
         ufrag: format!("lt{:06}", ticket.number),
         password: format!("light-participant-{:08}", ticket.number),
         fingerprint: identity.fingerprint.clone(),
     };
-    let mut talk = if ticket.publishes {
-        let mut talk = Talk::open(ticket, local, Vec::new()).await?;
-        talk.announce(ticket.shape).await?;
-        talk.sections.push(Section::Send(ticket.shape, ssrc));
+    let receiving = ticket.receives.iter().copied().map(Section::Receive).collect();
+    let mut talk = Talk::open(ticket, local, receiving).await?;
+    for (shape, ssrc) in &tracks {
+        talk.announce(*shape).await?;
+        talk.sections.push(Section::Send(*shape, *ssrc));
+    }
+    if !tracks.is_empty() {
+        talk.answered = false;
         talk.offer().await?;
-        talk
-    } else {
-        Talk::open(ticket, local, vec![Section::Receive(ticket.shape)]).await?
-    };
+    }
     while !talk.answered || talk.remote.candidates.is_empty() {
         talk.step().await?;
     }
@@ -104,11 +111,13 @@ async fn join_now(ticket: &Ticket, identity: &Arc<Identity>, engine: &Sender<Ord
     let (connected, is_connected) = oneshot::channel();
     let (first, first_media) = oneshot::channel();
     let key_frame = Arc::new(AtomicBool::new(false));
+    let left = Arc::new(AtomicBool::new(false));
     let seat = Seat {
         peer,
         ssrc,
         key_frame: Arc::clone(&key_frame),
-        publishes: ticket.publishes,
+        publishes: !tracks.is_empty(),
+        left: Arc::clone(&left),
         connected: Some(connected),
         first_media: Some(first),
     };
@@ -118,14 +127,15 @@ async fn join_now(ticket: &Ticket, identity: &Arc<Identity>, engine: &Sender<Ord
     let join_ns = nanos() - began;
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(talk.run(stopped));
-    Ok(Joined { join_ns, began, sealer, ssrc, key_frame, first_media, stop })
+    Ok(Joined { join_ns, began, sealer, tracks, key_frame, quiet: Arc::default(), left, first_media, stop })
 }
 
 impl Talk {
     async fn open(ticket: &Ticket, local: Local, sections: Vec<Section>) -> anyhow::Result<Self> {
         let offer = (!sections.is_empty()).then(|| describe(offer::write(&local, 1, &sections), 1));
         let offers = u32::from(offer.is_some());
-        let options = Options { auto_subscribe: !ticket.publishes, ..Options::default() };
+        let is_deaf = ticket.receives.is_empty() && !ticket.publishes.is_empty();
+        let options = Options { auto_subscribe: !is_deaf, ..Options::default() };
         let hello = Hello { offer, ..Hello::default() };
         let mut signal = Signal::connect(&ticket.url, &ticket.token, &options, hello).await?;
         let ping = match signal.next().await {
@@ -146,24 +156,25 @@ impl Talk {
 
     /// Ask for a track and wait until the server has one.
     async fn announce(&mut self, shape: Shape) -> anyhow::Result<()> {
-        let is_video = shape == Shape::Video;
-        let layer =
-            proto::VideoLayer { quality: 2, width: 1280, height: 720, bitrate: 2_200_000, ..Default::default() };
+        let is_video = shape.is_video();
+        let (width, height, bitrate) = shape.size();
+        let layer = proto::VideoLayer { quality: 2, width, height, bitrate, ..Default::default() };
         let kind = if is_video { proto::TrackType::Video } else { proto::TrackType::Audio };
         let source = if is_video { proto::TrackSource::Camera } else { proto::TrackSource::Microphone };
+        let cid = track(shape).to_owned();
         let codec = proto::SimulcastCodec {
             codec: "vp8".to_owned(),
-            cid: TRACK.to_owned(),
+            cid: cid.clone(),
             layers: vec![layer.clone()],
             ..Default::default()
         };
         let request = proto::AddTrackRequest {
-            cid: TRACK.to_owned(),
-            name: TRACK.to_owned(),
+            cid: cid.clone(),
+            name: cid,
             r#type: kind as i32,
             source: source as i32,
-            width: if is_video { 1280 } else { 0 },
-            height: if is_video { 720 } else { 0 },
+            width,
+            height,
             layers: if is_video { vec![layer] } else { vec![] },
             simulcast_codecs: if is_video { vec![codec] } else { vec![] },
             disable_red: true,

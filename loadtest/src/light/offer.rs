@@ -16,8 +16,11 @@ pub enum Section {
     Send(Shape, u32),
 }
 
-/// Name of our track in descriptions and requests.
-pub const TRACK: &str = "light";
+/// Name of our track of a shape, in descriptions and requests.
+pub const fn track(shape: Shape) -> &'static str {
+    if shape.is_video() { "light" } else { "light-voice" }
+}
+
 /// Payload type of retransmissions (RFC 4588), as the offers have it.
 pub const REPAIR: u8 = 97;
 
@@ -53,7 +56,7 @@ pub fn write(local: &Local, version: u32, sections: &[Section]) -> String {
     );
     for (mid, section) in sections.iter().enumerate() {
         let (Section::Receive(shape) | Section::Send(shape, _)) = *section;
-        let (media, formats) = if shape == Shape::Video { ("video", "96 97") } else { ("audio", "111") };
+        let (media, formats) = if shape.is_video() { ("video", "96 97") } else { ("audio", "111") };
         // Writing to a String cannot fail.
         let _ = write!(
             sdp,
@@ -69,12 +72,12 @@ pub fn write(local: &Local, version: u32, sections: &[Section]) -> String {
         match section {
             Section::Receive(_) => sdp.push_str("a=recvonly\r\n"),
             Section::Send(_, _) => {
-                let _ = write!(sdp, "a=sendonly\r\na=msid:{TRACK} {TRACK}\r\n");
+                let _ = write!(sdp, "a=sendonly\r\na=msid:{0} {0}\r\n", track(shape));
             }
         }
         sdp.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
         sdp.push_str(match shape {
-            Shape::Video => {
+            Shape::Video | Shape::Small => {
                 "a=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 ccm fir\r\na=rtcp-fb:96 nack\r\n\
                  a=rtcp-fb:96 nack pli\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n"
             }
@@ -83,7 +86,7 @@ pub fn write(local: &Local, version: u32, sections: &[Section]) -> String {
             }
         });
         if let Section::Send(_, ssrc) = section {
-            let _ = write!(sdp, "a=ssrc:{ssrc} cname:{TRACK}\r\na=ssrc:{ssrc} msid:{TRACK} {TRACK}\r\n");
+            let _ = write!(sdp, "a=ssrc:{ssrc} cname:light\r\na=ssrc:{ssrc} msid:{0} {0}\r\n", track(shape));
         }
     }
     sdp
