@@ -62,8 +62,8 @@ pub struct Stage {
     state: u64,
     /// Packets held back, and when they are let go; at `u64::MAX`, after the next of their stream.
     held: VecDeque<(u64, Packet)>,
-    /// The payload of the last small packet, to be swapped with another's.
-    last: Option<(u32, bytes::Bytes)>,
+    /// SSRC, payload type and payload of the last small packet, to be swapped with another's of its kind.
+    last: Option<(u32, u8, bytes::Bytes)>,
 }
 
 impl Stage {
@@ -97,7 +97,10 @@ impl Stage {
             Kind::Reorder if self.held.len() < MAX_HELD => self.held.push_back((u64::MAX, packet)),
             Kind::Delay if self.held.len() < MAX_HELD => self.held.push_back((at_ns + DELAY_NS, packet)),
             Kind::Swap => {
-                if let Some((_, other)) = self.last.take_if(|(ssrc, _)| *ssrc != packet.header.ssrc) {
+                if let Some((_, _, other)) = self
+                    .last
+                    .take_if(|(ssrc, kind, _)| *ssrc != packet.header.ssrc && *kind == packet.header.payload_type)
+                {
                     packet.payload = other;
                 }
                 out.push(packet);
@@ -116,7 +119,7 @@ impl Stage {
     /// Frames of one packet can be swapped whole.
     fn remember(&mut self, packet: &Packet) {
         if packet.payload.len() < 250 {
-            self.last = Some((packet.header.ssrc, packet.payload.clone()));
+            self.last = Some((packet.header.ssrc, packet.header.payload_type, packet.payload.clone()));
         }
     }
 
