@@ -63,6 +63,7 @@ const fn v0() -> Options {
         adaptive_stream: false,
         offer_in_join: false,
         answer_active: false,
+        ..Options::default()
     }
 }
 
