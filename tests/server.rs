@@ -56,7 +56,7 @@ async fn join(url: &str, secret: &str, identity: &str, options: Options) -> Clie
     client
 }
 
-const fn v0() -> Options {
+fn v0() -> Options {
     Options {
         generation: Generation::V0,
         auto_subscribe: true,
