@@ -414,9 +414,11 @@ impl Run<'_> {
         report.frames = frames;
         let (came, should) = (report.delivered + frames.right, report.expected + frames.expected());
         report.delivery_percent = if should == 0 { 100.0 } else { float(came) / float(should) * 100.0 };
-        let packets = report.delivered + tally.packets - before.tally.packets;
+        // What was under way at the end counts as delivered, but not into the rates: it came after the time.
+        let (light, full) = (after.totals.came - before.totals.came, after.tally.packets - before.tally.packets);
+        let packets = if is_fixed { report.delivered } else { light + full };
         report.packets_per_second = float(packets) / seconds;
-        let bytes = totals.bytes - before.totals.bytes + tally.bytes - before.tally.bytes;
+        let bytes = after.totals.bytes - before.totals.bytes + after.tally.bytes - before.tally.bytes;
         report.mbit_per_second = float(bytes) * 8.0 / seconds / 1e6;
         report.disordered = totals.disordered - before.totals.disordered + tally.disordered - before.tally.disordered;
         let foreign = if scenario.full == 0 { totals.unknown - before.totals.unknown } else { 0 };

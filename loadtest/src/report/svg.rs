@@ -40,6 +40,8 @@ impl Chart {
         let (begin, end) = (times().reduce(f64::min)?, times().reduce(f64::max)?);
         let end = if end > begin { end } else { begin + 1.0 };
         let bottom = self.from.map_or(0.0, |from| lowest.min(from));
+        // All of it 0: an axis to 1.
+        let highest = if highest > bottom { highest } else { bottom + 1.0 };
         let step = step((self.to.unwrap_or(highest).max(highest) - bottom).max(1e-9) / 4.0);
         let bottom = (bottom / step).floor() * step;
         let top =
