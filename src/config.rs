@@ -15,6 +15,7 @@ mod livekit;
 mod logging;
 mod matrix;
 mod media;
+mod nodes;
 mod room;
 mod rtc;
 mod tls;
@@ -36,6 +37,7 @@ pub use limit::LimitConfig;
 pub use logging::{LogLevel, LoggingConfig};
 pub use matrix::{Feed, HomeserverConfig, MatrixConfig, PolicyRoomConfig, RemoteUsersConfig, Trust};
 pub use media::{AudioConfig, VideoConfig};
+pub use nodes::{NodesConfig, RegionConfig};
 pub use room::{CodecConfig, RoomConfig};
 pub use rtc::{Filter, IceServerConfig, RtcConfig};
 pub use tls::TlsConfig;
@@ -80,6 +82,8 @@ pub struct Config {
     pub key_file: String,
     /// Name of the region this node stands in, told to clients. May be empty.
     pub region: String,
+    /// Further nodes, in this region and in others.
+    pub nodes: NodesConfig,
     /// Whether data tracks may be published.
     #[serde(default = "room::yes")]
     pub enable_data_tracks: bool,
@@ -160,6 +164,7 @@ impl Config {
         config.matrix.settle(beside).map_err(|e| e.in_file(path))?;
         config.tls.settle(beside);
         config.turn.settle(beside);
+        config.nodes.settle(beside);
         if !config.key_file.is_empty() {
             let file = beside.join(&config.key_file);
             config.keys.extend(Keys::parse(&read(&file)?).map_err(|e| e.in_file(&file))?);
@@ -195,6 +200,7 @@ impl Config {
         self.check_listeners()?;
         self.tls.check()?;
         self.drain.check()?;
+        self.nodes.check()?;
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             return Err(ConfigError::new(
                 "`proxy_protocol` is on and `trusted_proxies` empty: name the proxies that speak it",

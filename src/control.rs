@@ -19,6 +19,7 @@ mod load;
 pub mod logging;
 mod matrix;
 mod metrics;
+mod nodes;
 mod places;
 mod proxies;
 mod redact;

@@ -231,11 +231,11 @@ setup_prometheus() {
     dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb
 }
 
-# Reverse proxies, unpacked and not installed: as packages they would start services.
+# Reverse proxies and NATS, unpacked and not installed: as packages they would start services.
 setup_proxies() {
   local folder=$CACHE/deploy/packages deb
-  [[ -x $CACHE/deploy/usr/sbin/nginx && -x $CACHE/deploy/usr/bin/caddy ]] && return
-  local -a get=(apt-get -q download nginx caddy) as=()
+  [[ -x $CACHE/deploy/usr/sbin/nginx && -x $CACHE/deploy/usr/bin/caddy && -x $CACHE/deploy/usr/sbin/nats-server ]] && return
+  local -a get=(apt-get -q download nginx caddy nats-server) as=()
   [[ $EUID -eq 0 ]] || as=(sudo -n)
   mkdir -p "$folder"
   (cd "$folder" && { "${get[@]}" || { "${as[@]}" apt-get -q update && "${get[@]}"; }; }) || return

@@ -1,13 +1,15 @@
 //! Takes a node out of service: no new rooms, calls end by themselves or are moved, room by room.
 
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
 use super::http::App;
+use super::nodes::{Misplaced, State};
 use super::places::Places;
-use super::registry::RoomHandle;
+use super::registry::{FULL, Registry, RoomHandle};
 
 /// How often it is looked whether all calls have ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -49,6 +51,48 @@ pub(super) async fn send_away(app: &App) {
         room.send_away();
         told += size;
     }
+}
+
+/// Tell the other nodes what this one takes, as long as it runs.
+pub(super) async fn tell(app: Weak<App>) {
+    while let Some(app) = app.upgrade() {
+        if app.leaving.load(Ordering::Relaxed) {
+            return;
+        }
+        let closed = matches!(app.registry.check("", true).await, Err(FULL));
+        let state = if closed || app.draining.load(Ordering::Relaxed) { State::Full } else { State::Ready };
+        app.nodes.set_state(state, thousandths(app.metrics.load.figure().load));
+        app.metrics.nodes.set(i64::try_from(app.nodes.others().len()).map_or(i64::MAX, |others| others + 1));
+        let silence = app.nodes.silence().unwrap_or_default().as_secs();
+        app.metrics.directory_silent.set(i64::try_from(silence).unwrap_or(i64::MAX));
+        drop(app);
+        tokio::time::sleep(LOOK * 5).await;
+    }
+}
+
+/// From now on this node's rooms are other nodes', where there are any. What comes for them is passed on to there.
+pub(super) async fn leave(app: &App) {
+    app.leaving.store(true, Ordering::Relaxed);
+    app.nodes.set_state(State::Leaving, 0);
+    if !app.nodes.is_alone() {
+        // Others are to know before clients come to them.
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Rooms that by the rule of all nodes go on elsewhere are sent there.
+pub(super) async fn move_misplaced(registry: Registry, mut misplaced: Misplaced) {
+    while let Some(room) = misplaced.recv().await {
+        if let Some(room) = registry.find(&room).await {
+            tracing::info!("a room goes on in another node that has it too");
+            room.send_away();
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
+fn thousandths(load: f64) -> u32 {
+    (load.clamp(0.0, 1.0) * 1_000.0) as u32
 }
 
 async fn participants(room: &RoomHandle) -> u32 {

@@ -36,6 +36,10 @@ impl Health {
         for thread in app.metrics.load.silent(Instant::now()) {
             health.not_ready.push(format!("media thread {thread} has not reported for 5 seconds"));
         }
+        if let Some(silence) = app.nodes.silence() {
+            let seconds = silence.as_secs();
+            health.notes.push(format!("the directory of nodes has been silent for {seconds} s; calls go on"));
+        }
         match tokio::time::timeout(PATIENCE, app.registry.check("", true)).await {
             Err(_) => health.not_ready.push("control does not answer within a second".to_owned()),
             Ok(Err(FULL)) => {

@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, RawQuery, Request, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use signalling::livekit::{JoinLimits, join_request};
@@ -26,6 +27,7 @@ use super::connection::{self, QueueLimits};
 use super::listener::{Crowded, Guest, Held};
 use super::matrix::{self, Matrix};
 use super::metrics::Metrics;
+use super::nodes::{self, Nodes};
 use super::redact::Redacted;
 use super::registry::{FULL, Registry};
 use super::room_task::{LoadShare, RoomInput};
@@ -41,6 +43,7 @@ pub(super) struct App {
     /// Decides about rooms that are calls of Matrix rooms.
     pub(super) matrix: Option<Matrix>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) nodes: Nodes,
     pub(super) join_limits: JoinLimits,
     pub(super) queue_limits: QueueLimits,
     pub(super) ws_rules: WsRules,
@@ -52,6 +55,8 @@ pub(super) struct App {
     pub(super) mailboxes: Vec<Mailbox>,
     /// No new rooms are made: the node is about to end.
     pub(super) draining: AtomicBool,
+    /// The rooms it has go elsewhere too.
+    pub(super) leaving: AtomicBool,
     /// Somebody asked the node to end, other than by a signal.
     pub(super) end: Notify,
     pub(super) next_connection: AtomicU64,
@@ -106,6 +111,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
             "/rtc/v1/validate",
             get(async |app, held, query, headers| validate(app, Generation::V1, held, query, headers).await),
         )
+        // Who reached the wrong node is taken to the right one.
+        .route_layer(middleware::from_fn_with_state(app.clone(), nodes::pass::joins))
         .route("/twirp/{*route}", any(twirp::serve))
         .fallback(async || StatusCode::NOT_FOUND)
         .with_state(app.clone());
@@ -153,9 +160,25 @@ fn served_path(path: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// The room a join is to, if its token is good.
+pub(super) fn room_of(app: &App, query: Option<&str>, headers: &HeaderMap) -> Option<String> {
+    let query = query.unwrap_or_default();
+    let in_query = || {
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(key, _)| key == "access_token").map(|(_, token)| token)
+    };
+    let token = bearer(headers).map(Cow::Borrowed).or_else(in_query)?;
+    app.auth.grants(&token).ok().map(|(grants, _)| grants.room)
+}
+
+/// What clients of calls have words for: the call cannot be.
+pub(super) fn no_such_room() -> Response {
+    Refused::from(Refusal::NoSuchRoom).into_response()
+}
+
 /// An answer instead of an upgrade.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
     text: Cow<'static, str>,
 }
@@ -201,7 +224,7 @@ async fn validate(
 }
 
 /// Who asks, if its address may join once more; `take` counts the join.
-fn admit(held: Arc<Held>, headers: &HeaderMap, take: bool) -> Result<Guest, Refused> {
+pub(super) fn admit(held: Arc<Held>, headers: &HeaderMap, take: bool) -> Result<Guest, Refused> {
     let crowded = || Refused::new(429, "too many connections from this address");
     let guest = held.guest(headers).map_err(|Crowded| crowded())?;
     if let Some(visit) = guest.visit() {

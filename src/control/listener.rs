@@ -88,6 +88,23 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Whose connection it is: a client's, or the last proxy's.
+    pub(super) const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// The client who asks with these headers.
+    pub(super) fn client(&self, headers: &HeaderMap) -> IpAddr {
+        self.proxies.forwarded(self.peer, headers).unwrap_or(self.peer)
+    }
+
+    /// These headers, if a proxy of ours set or let through what is in them.
+    pub(super) fn trusted<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderMap> {
+        self.proxies.trusts(self.peer).then_some(headers)
+    }
+}
+
 impl Guest {
     /// What its address may; `None` where no address is known.
     pub(super) fn visit(&self) -> Option<&Visit> {

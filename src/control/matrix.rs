@@ -22,12 +22,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
+use axum::http::HeaderMap;
 use livekit_protocol as proto;
 use serde_json::{Value, json};
 use signalling::matrix::identity::{IdentityForm, room_name};
 use signalling::matrix::power::Dialect;
 use signalling::matrix::request::{ApiError, TokenRequest};
-use signalling::matrix::server_name::ServerName;
+use signalling::matrix::server_name::{ServerName, server_of_user};
 use signalling::room::api::{AdminRequest, Grants, Notice, Refusal};
 use signalling::token::{Claims, VideoGrant};
 use tokio::sync::{mpsc, oneshot};
@@ -41,7 +43,10 @@ use self::resolve::{Federation, SystemDns};
 use self::service::{Admitted, Came, Input, Order, Parts, Presence, Service, TokenQuestion};
 use self::store::Store;
 use super::auth::{Auth, is_call};
+use super::listener::Held;
 use super::metrics::Metrics;
+use super::nodes::pass::{NoAnswer, Passing, relayed_json};
+use super::nodes::{Nodes, Where};
 use super::registry::{self, Registry};
 use crate::config::{Config, MatrixConfig, Secret};
 use crate::media::clock::unix_now;
@@ -74,6 +79,7 @@ struct Shared {
     registry: Registry,
     url: String,
     metrics: Arc<Metrics>,
+    nodes: Nodes,
 }
 
 /// Reports of room tasks, on their way to the service.
@@ -136,6 +142,7 @@ impl Prepared {
         auth: Arc<Auth>,
         registry: Registry,
         metrics: Arc<Metrics>,
+        nodes: Nodes,
     ) -> Result<Matrix, String> {
         let matrix = Arc::new(config.matrix.clone());
         let authorities = authorities(&matrix.federation_ca_file)?;
@@ -176,14 +183,17 @@ impl Prepared {
         tokio::spawn(Service::new(parts, service::now()).run(self.receiver));
         let url = if matrix.url.is_empty() { format!("ws://localhost:{}", config.port) } else { matrix.url.clone() };
         let openid = OpenId::new(bases, client, matrix.homeserver_grace.0, federation);
-        let shared = Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url, metrics });
+        let shared = Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url, metrics, nodes });
         Ok(Matrix { inputs: self.inputs, shared })
     }
 }
 
 impl Matrix {
     /// The user whose request it is, by the OpenID token in it.
-    async fn prove(&self, request: &TokenRequest) -> Result<String, ApiError> {
+    async fn prove(&self, request: &TokenRequest, asked: &Asked) -> Result<String, ApiError> {
+        if let Some(user) = self.shared.nodes.passed(&asked.headers).and_then(|passed| passed.user) {
+            return Ok(user);
+        }
         let token = request.openid.as_ref().ok_or(ApiError::UNAUTHORIZED)?;
         let user = self.shared.openid.user(token).await.map_err(|error| match error {
             OpenIdError::Refused => ApiError::UNAUTHORIZED,
@@ -202,11 +212,57 @@ impl Matrix {
     }
 
     /// A token for a proven user, as the answer's body.
-    async fn token(&self, request: &TokenRequest, user: &str) -> Result<Value, ApiError> {
-        let result = self.make_token(request, user).await;
+    async fn token(&self, request: &TokenRequest, user: &str, asked: &Asked) -> Result<Value, ApiError> {
+        let result = match self.elsewhere(request, user, asked).await {
+            Some(result) => result,
+            None => self.make_token(request, user).await,
+        };
         let label = result.as_ref().err().map_or("ok", |error| result_of(error));
         self.shared.metrics.matrix.tokens.with_label_values(&[label]).inc();
         result
+    }
+
+    /// The answer of the node where the room is, if it is not this one: that node is to know whom it lets in.
+    async fn elsewhere(&self, request: &TokenRequest, user: &str, asked: &Asked) -> Option<Result<Value, ApiError>> {
+        let nodes = &self.shared.nodes;
+        if nodes.passed(&asked.headers).is_some() {
+            return None;
+        }
+        let room = room_name(&request.matrix_room, &request.slot);
+        let client = asked
+            .held
+            .as_ref()
+            .map(|held| nodes.regions().of_client(held.trusted(&asked.headers), Some(held.client(&asked.headers))));
+        let wanted = nodes.regions().of_user(server_of_user(user).unwrap_or_default(), client.unwrap_or_default());
+        for _ in 0..2 {
+            let peer = match nodes.locate(&room, &wanted).await {
+                Where::Here => return None,
+                Where::Nowhere => {
+                    return Some(Err(ApiError::forbidden(
+                        "Calls of your homeserver stay in a region that has no place.",
+                    )));
+                }
+                Where::There(peer) => peer,
+            };
+            let passing = Passing {
+                method: axum::http::Method::POST,
+                path: &asked.path,
+                headers: &asked.headers,
+                body: asked.body.clone(),
+                peer: asked.held.as_ref().map(|held| held.peer()),
+                user: Some(user),
+            };
+            // One that does not answer counts as gone: the room is placed anew.
+            if let Ok(answer) = nodes.pass(&peer, &passing).await {
+                self.shared.metrics.passed.with_label_values(&["token"]).inc();
+                return Some(match relayed_json(answer).await {
+                    Some((200, json)) => Ok(json),
+                    Some((status, json)) => Err(passed_error(status, &json)),
+                    None => Err(admission::unavailable()),
+                });
+            }
+        }
+        Some(Err(admission::unavailable()))
     }
 
     async fn make_token(&self, request: &TokenRequest, user: &str) -> Result<Value, ApiError> {
@@ -231,7 +287,9 @@ impl Matrix {
             Err(_) => return Err(UNABLE),
         }
         let jwt = self.sign(room, identity, admitted)?;
-        Ok(json!({ "url": self.shared.url, "jwt": jwt }))
+        let own = self.shared.nodes.own_url();
+        let url = if own.is_empty() { self.shared.url.as_str() } else { own };
+        Ok(json!({ "url": url, "jwt": jwt }))
     }
 
     /// A token of the weir of another server, for one of our users who may join the room here.
@@ -303,6 +361,28 @@ impl Matrix {
         Ok(true)
     }
 
+    /// Hand a push on to all other nodes. False when one that lives did not take it.
+    async fn tell_others(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> bool {
+        let nodes = &self.shared.nodes;
+        if nodes.passed(headers).is_some() {
+            return true;
+        }
+        let others = nodes.others();
+        let tell = others.iter().map(|peer| async move {
+            let (method, body) = (axum::http::Method::PUT, body.clone());
+            let passing = Passing { method, path, headers, body, peer: None, user: None };
+            match nodes.pass(peer, &passing).await {
+                Ok(answer) => {
+                    self.shared.metrics.passed.with_label_values(&["push"]).inc();
+                    answer.status().is_success()
+                }
+                // It counts as gone: what it has is made anew elsewhere, or read again when it is back.
+                Err(NoAnswer) => true,
+            }
+        });
+        futures_util::future::join_all(tell).await.into_iter().all(|told| told)
+    }
+
     /// A homeserver pushes. False when there is no place.
     async fn push(&self, home: HomeId, events: Vec<signalling::matrix::event::Event>) -> bool {
         if let Some(name) = self.server_name(home) {
@@ -351,6 +431,27 @@ impl Matrix {
         let (sender, answer) = oneshot::channel();
         self.inputs.send(input(sender)).await.ok()?;
         answer.await.ok()
+    }
+}
+
+/// A request with what is needed to pass it on.
+#[derive(Debug)]
+struct Asked {
+    /// With the query.
+    path: String,
+    headers: HeaderMap,
+    held: Option<Arc<Held>>,
+    body: Bytes,
+}
+
+/// Another node's refusal as this node's own.
+fn passed_error(status: u16, json: &Value) -> ApiError {
+    match (status, json.get("errcode").and_then(Value::as_str)) {
+        (401, _) => ApiError::UNAUTHORIZED,
+        (403, _) => ApiError::forbidden("You may not take part in this call."),
+        (429, _) => ApiError { status: 429, errcode: "M_LIMIT_EXCEEDED", text: "There is no place for you now." },
+        (400, Some(_)) => ApiError { status: 400, errcode: "M_BAD_JSON", text: "The request is not understood." },
+        _ => admission::unavailable(),
     }
 }
 

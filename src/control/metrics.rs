@@ -49,6 +49,9 @@ pub(super) struct Metrics {
     pub(super) api_requests: IntCounterVec,
     pub(super) webhooks: IntCounterVec,
     pub(super) matrix: MatrixNumbers,
+    pub(super) passed: IntCounterVec,
+    pub(super) nodes: IntGauge,
+    pub(super) directory_silent: IntGauge,
     ready: IntGauge,
     media: Media,
     gauges: LoadGauges,
@@ -108,6 +111,16 @@ impl Metrics {
             api_requests: labelled("weir_control_api_requests_total", "Server API requests by answer.", "code")?,
             webhooks: labelled("weir_control_webhooks_total", "Webhooks by what became of them.", "result")?,
             matrix: MatrixNumbers::new(&make)?,
+            passed: labelled(
+                "weir_passed_total",
+                "Requests that reached this node and were passed on to another, by what they were.",
+                "what",
+            )?,
+            nodes: make.gauge("weir_nodes", "Nodes this one knows to live, itself included.")?,
+            directory_silent: make.gauge(
+                "weir_directory_silent_seconds",
+                "How long the directory of nodes has been silent; 0: it is not.",
+            )?,
             ready: make.gauge("weir_ready", "Whether new calls are taken; /readyz says why not.")?,
             media: Media::new(&make)?,
             gauges: LoadGauges::new(&make)?,
@@ -142,6 +155,7 @@ impl Metrics {
         begin(&self.livekit_joined, &["signal_connected", "signal_failed", "rtc_connected"]);
         begin(&self.webhooks, &["delivered", "refused", "expired", "dropped"]);
         self.matrix.begin();
+        begin(&self.passed, &["join", "token", "push", "no_answer"]);
         let reasons = (0..64).filter_map(|number| proto::DisconnectReason::try_from(number).ok());
         let reasons: Vec<&str> = reasons.map(|reason| reason.as_str_name()).collect();
         begin(&self.participants_left, &reasons);

@@ -15,6 +15,7 @@ use super::auth::Auth;
 use super::bridge;
 use super::matrix::Notices;
 use super::metrics::Metrics;
+use super::nodes::Nodes;
 use super::places::Places;
 use super::reports::RouteChange;
 use super::room_task::{self, RoomInput, RoomTask};
@@ -67,6 +68,8 @@ pub(super) struct RoomContext {
     /// Who is told what happens in rooms; `None`: nobody.
     pub(super) webhooks: Option<Webhooks>,
     pub(super) places: Arc<Places>,
+    /// Who else is told which rooms there are.
+    pub(super) nodes: Option<Nodes>,
 }
 
 /// What a room is made with where whoever makes it may choose.
@@ -308,6 +311,9 @@ impl Table {
         });
         let handle = RoomHandle { number, inputs };
         self.rooms.insert(name.to_owned(), handle.clone());
+        if let Some(nodes) = &self.context.nodes {
+            nodes.room_started(name);
+        }
         self.context.metrics.set_rooms(self.rooms.len());
         Ok(handle)
     }
@@ -316,6 +322,9 @@ impl Table {
     async fn forget(&mut self, name: &str, number: u64) {
         if self.rooms.get(name).is_some_and(|handle| handle.number == number) {
             self.rooms.remove(name);
+            if let Some(nodes) = &self.context.nodes {
+                nodes.room_ended(name);
+            }
         }
         self.context.metrics.set_rooms(self.rooms.len());
         let _ = self.routes.send(RouteChange::Remove { number }).await;

@@ -16,6 +16,7 @@ use super::listener::{self, Rules};
 use super::load::Load;
 use super::matrix;
 use super::metrics::Metrics;
+use super::nodes::Nodes;
 use super::places::Places;
 use super::proxies::Proxies;
 use super::registry::{Registry, RoomContext, ThreadInfo};
@@ -126,6 +127,7 @@ impl Server {
         let places = Places::new(size(config.limit.max_participants));
         let relay = link.turn.as_ref().zip(turn_key);
         let relay = relay.map(|(turn, key)| relay::access(config, turn, key, &started.advertised));
+        let (nodes, misplaced) = Nodes::start(config).map_err(ServerError::Start)?;
         let context = RoomContext {
             config: Arc::new(signalling::room::Config { relay, ..config.signal_room(&node_id(&fingerprint)) }),
             clock,
@@ -138,17 +140,22 @@ impl Server {
             notices: matrix_queue.as_ref().map(|(notices, _)| notices.clone()),
             webhooks: webhooks.clone(),
             places: places.clone(),
+            nodes: Some(nodes.clone()),
         };
         let mailboxes = link.threads.iter().map(|thread| thread.mailbox.clone()).collect();
         let registry = start_rooms(context, link, &started.advertised);
         let matrix = match matrix_queue {
             Some((_, prepared)) => Some(
-                prepared.start(config, auth.clone(), registry.clone(), metrics.clone()).map_err(ServerError::Start)?,
+                prepared
+                    .start(config, auth.clone(), registry.clone(), metrics.clone(), nodes.clone())
+                    .map_err(ServerError::Start)?,
             ),
             None => None,
         };
-        let app = App { matrix, ..app(config, auth, registry, metrics.clone(), mailboxes) };
+        let app = App { matrix, ..app(config, auth, registry, metrics.clone(), mailboxes, nodes) };
         let app = Arc::new(app);
+        tokio::spawn(drain::tell(Arc::downgrade(&app)));
+        tokio::spawn(drain::move_misplaced(app.registry.clone(), misplaced));
         let (stopping, stopped) = watch::channel(false);
         let rules = Rules {
             connections: Arc::new(Semaphore::new(size(config.limit.max_connections))),
@@ -213,6 +220,7 @@ impl Server {
     /// were told to.
     pub async fn drain(&self) {
         drain::wait(&self.app, &self.places, self.patience).await;
+        drain::leave(&self.app).await;
         drain::send_away(&self.app).await;
         let all_gone = async {
             while self.app.conversations.load(Ordering::Relaxed) > 0 {
@@ -241,13 +249,21 @@ impl Drop for Server {
     }
 }
 
-fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metrics>, mailboxes: Vec<Mailbox>) -> App {
+fn app(
+    config: &Config,
+    auth: Arc<Auth>,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    mailboxes: Vec<Mailbox>,
+    nodes: Nodes,
+) -> App {
     let limit = &config.limit;
     App {
         auth,
         registry,
         matrix: None,
         metrics,
+        nodes,
         join_limits: JoinLimits {
             encoded: size(limit.max_request_head),
             decoded: size(limit.signal_message_size_limit).min(1 << 20),
@@ -263,6 +279,7 @@ fn app(config: &Config, auth: Arc<Auth>, registry: Registry, metrics: Arc<Metric
         conversations: Arc::new(AtomicUsize::new(0)),
         mailboxes,
         draining: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
         end: Notify::new(),
         next_connection: AtomicU64::new(1),
         api: ApiRules::new(size(limit.max_room_name_length), size(limit.max_metadata_size)),

@@ -216,6 +216,7 @@ impl Stalled {
             places: Places::new(10),
             notices: None,
             webhooks: None,
+            nodes: None,
         });
         let params = RoomParams {
             name: "r".to_owned(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, OriginalUri, RawQuery, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,8 +19,8 @@ use signalling::matrix::server_name::server_of_user;
 use tokio::time::Instant;
 
 use super::super::listener::Held;
-use super::Matrix;
 use super::calls::HomeId;
+use super::{Asked, Matrix};
 
 /// Bytes of a request body.
 const MAX_BODY: usize = 64 << 10;
@@ -33,8 +34,8 @@ const ORIGIN_HEADER: &str = "x-matrix-origin";
 /// All routes.
 pub(in crate::control) fn router(matrix: Matrix) -> Router {
     let mut router = Router::new()
-        .route("/sfu/get", post(async |matrix, body| token(matrix, Endpoint::SfuGet, body).await))
-        .route("/get_token", post(async |matrix, body| token(matrix, Endpoint::GetToken, body).await))
+        .route("/sfu/get", post(async |matrix, asked| token(matrix, Endpoint::SfuGet, asked).await))
+        .route("/get_token", post(async |matrix, asked| token(matrix, Endpoint::GetToken, asked).await))
         .route("/delegate_delayed_leave", post(delegate))
         // What follows is asked by homeservers, or costs nothing.
         .route_layer(middleware::from_fn(at_a_rate))
@@ -81,6 +82,17 @@ async fn at_a_rate(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+impl<S: Send + Sync> FromRequest<S> for Asked {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
+        let headers = request.headers().clone();
+        let held = request.extensions().get::<Arc<Held>>().cloned();
+        Ok(Self { path, headers, held, body: Bytes::from_request(request, state).await? })
+    }
+}
+
 /// An error as JSON.
 struct Failure(ApiError);
 
@@ -103,24 +115,24 @@ fn answer(status: StatusCode, json: &Value) -> Response {
 
 type Answered = Result<Response, Failure>;
 
-async fn token(State(matrix): State<Matrix>, endpoint: Endpoint, body: Bytes) -> Answered {
-    let request = request::token_request(endpoint, &body)?;
-    let user = matrix.prove(&request).await.map_err(|error| matrix.count_unproven(error))?;
-    Ok(answer(StatusCode::OK, &matrix.token(&request, &user).await?))
+async fn token(State(matrix): State<Matrix>, endpoint: Endpoint, asked: Asked) -> Answered {
+    let request = request::token_request(endpoint, &asked.body)?;
+    let user = matrix.prove(&request, &asked).await.map_err(|error| matrix.count_unproven(error))?;
+    Ok(answer(StatusCode::OK, &matrix.token(&request, &user, &asked).await?))
 }
 
 /// A probe with an empty body gets 400: anything but 404 tells clients that weir looks after their leaves.
-async fn delegate(State(matrix): State<Matrix>, body: Bytes) -> Answered {
-    let request = request::delegation_request(false, &body)?;
-    let user = matrix.prove(&request).await?;
-    matrix.token(&request, &user).await?;
+async fn delegate(State(matrix): State<Matrix>, asked: Asked) -> Answered {
+    let request = request::delegation_request(false, &asked.body)?;
+    let user = matrix.prove(&request, &asked).await?;
+    matrix.token(&request, &user, &asked).await?;
     Ok(answer(StatusCode::OK, &json!({})))
 }
 
 /// A client asks through its homeserver. For an SFU of another server, that server's is asked in turn.
-async fn mediated_token(State(matrix): State<Matrix>, headers: HeaderMap, body: Bytes) -> Answered {
+async fn mediated_token(State(matrix): State<Matrix>, headers: HeaderMap, asked: Asked) -> Answered {
     let (home, user) = mediated_user(&matrix, &headers)?;
-    let request = request::token_request(Endpoint::Mediated, &body)?;
+    let request = request::token_request(Endpoint::Mediated, &asked.body)?;
     if let Some(server) = request.server_name.as_deref().filter(|name| matrix.home_of_server(name).is_none()) {
         if request.claimed_user.as_deref().is_some_and(|claimed| claimed != user) {
             return Err(ApiError::UNAUTHORIZED.into());
@@ -128,28 +140,28 @@ async fn mediated_token(State(matrix): State<Matrix>, headers: HeaderMap, body: 
         return Ok(answer(StatusCode::OK, &matrix.token_from(home, server, &request, &user).await?));
     }
     check_mediated(&matrix, &request, &user)?;
-    Ok(answer(StatusCode::OK, &matrix.token(&request, &user).await?))
+    Ok(answer(StatusCode::OK, &matrix.token(&request, &user, &asked).await?))
 }
 
-async fn mediated_delegate(State(matrix): State<Matrix>, headers: HeaderMap, body: Bytes) -> Answered {
+async fn mediated_delegate(State(matrix): State<Matrix>, headers: HeaderMap, asked: Asked) -> Answered {
     let (_, user) = mediated_user(&matrix, &headers)?;
-    let request = request::delegation_request(true, &body)?;
+    let request = request::delegation_request(true, &asked.body)?;
     check_mediated(&matrix, &request, &user)?;
-    matrix.token(&request, &user).await?;
+    matrix.token(&request, &user, &asked).await?;
     Ok(answer(StatusCode::OK, &json!({})))
 }
 
 /// Another homeserver asks for one of its users.
-async fn federated_token(State(matrix): State<Matrix>, headers: HeaderMap, body: Bytes) -> Answered {
+async fn federated_token(State(matrix): State<Matrix>, headers: HeaderMap, asked: Asked) -> Answered {
     homeserver(&matrix, &headers)?;
     let origin = header_text(&headers, ORIGIN_HEADER).ok_or(ApiError::UNAUTHORIZED)?;
-    let request = request::token_request(Endpoint::Mediated, &body)?;
+    let request = request::token_request(Endpoint::Mediated, &asked.body)?;
     let user = request.user_id.clone().ok_or(ApiError::UNAUTHORIZED)?;
     if server_of_user(&user) != Some(origin) {
         return Err(ApiError::forbidden("A homeserver speaks for its own users only.").into());
     }
     check_mediated(&matrix, &request, &user)?;
-    Ok(answer(StatusCode::OK, &matrix.token(&request, &user).await?))
+    Ok(answer(StatusCode::OK, &matrix.token(&request, &user, &asked).await?))
 }
 
 fn check_mediated(matrix: &Matrix, request: &TokenRequest, user: &str) -> Result<(), ApiError> {
@@ -190,6 +202,7 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// an error, and the homeserver comes again. The transaction id says nothing: homeservers use one twice.
 async fn transaction(
     State(matrix): State<Matrix>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     body: Bytes,
@@ -207,7 +220,10 @@ async fn transaction(
     let events = json.get("events").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let events: Vec<Event> =
         events.iter().filter_map(Event::from_json).filter(|event| event.fact != Fact::Other).collect();
-    if !matrix.push(home, events).await {
+    // A homeserver pushes to one node; rooms are on all of them. It comes again until all have it.
+    let path = uri.path_and_query().map_or("", |it| it.as_str());
+    let told = if events.is_empty() { true } else { matrix.tell_others(path, &headers, &body).await };
+    if !matrix.push(home, events).await || !told {
         return Err(super::admission::unavailable().into());
     }
     Ok(answer(StatusCode::OK, &json!({})))
