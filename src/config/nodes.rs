@@ -13,7 +13,7 @@ use super::{Cidr, ConfigError};
 #[serde(default, deny_unknown_fields)]
 pub struct NodesConfig {
     /// NATS servers (with JetStream) through which nodes learn where rooms are, as URLs; empty: this node is alone. All
-    /// nodes need the same `keys`. Example: ["nats://weir:secret@10.0.0.2:4222"]
+    /// nodes need the same `keys`. Example: `["nats://weir:secret@10.0.0.2:4222"]`
     pub directory: Vec<String>,
     /// File with certificates (PEM) of authorities for `directory`, beside the system's; relative to this file.
     pub directory_ca_file: String,
