@@ -50,7 +50,7 @@ impl Default for Config {
             max_message: 65_535 + 1024,
             receive_window: 256 * 1024,
             untaken_budget: 256 * 1024,
-            send_queue: 1024 * 1024,
+            send_queue: 4 * 1024 * 1024,
             lossy_queue: 64 * 1024,
             drain_bytes: 64 * 1024,
         }

@@ -318,7 +318,7 @@ fn a_receiver_that_takes_nothing_is_closed_and_lossy_goes_first() {
         }
         reliable += 1;
     };
-    assert_eq!((closed, reliable), (Some(CloseReason::DataQueueFull), 98), "1 MiB together");
+    assert_eq!((closed, reliable), (Some(CloseReason::DataQueueFull), 413), "4 MiB together");
     assert_eq!(pair.server.send_data(pair.now, DataChannel::Reliable, &message), Err(DropReason::NotConnected));
 }
 
