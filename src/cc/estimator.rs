@@ -44,6 +44,8 @@ const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// sooner, and their queue looks like congestion.
 const PACE_PERCENT: u64 = 115;
 const FIRST_PACE_PERCENT: u64 = 400;
+/// While no shortage was ever seen: what is sent finds out faster than probes how much there is.
+const OPEN_PACE_PERCENT: u64 = 250;
 /// First time limit: feedback or a sign that there is none. Later everything but probes and silence comes with feedback.
 const FIRST_TICK: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(250);
@@ -394,7 +396,11 @@ impl Estimator {
         if self.deaf {
             return None;
         }
-        let factor = if self.last_feedback.is_some() { PACE_PERCENT } else { FIRST_PACE_PERCENT };
+        let factor = match (self.last_feedback, self.short) {
+            (None, _) => FIRST_PACE_PERCENT,
+            (_, None) if self.detector.queue_us() < CONGESTED_QUEUE_US => OPEN_PACE_PERCENT,
+            _ => PACE_PERCENT,
+        };
         let pace = self.target_bps() * factor / 100;
         Some(Bitrate::from_bps(pace.max(self.prober.sending().unwrap_or(0))))
     }

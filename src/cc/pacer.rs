@@ -13,7 +13,7 @@ use crate::base::{Bitrate, Instant};
 const DRAIN: Duration = Duration::from_millis(150);
 /// Bytes that may go at once: three packets, or what flows in the time below.
 const LEAST_BURST: i64 = 3_600;
-const BURST: Duration = Duration::from_millis(5);
+const BURST: Duration = Duration::from_millis(20);
 /// Between two releases.
 const TICK: Duration = Duration::from_millis(5);
 /// Room set aside for what waits: a key frame of 60 kB. More is allocated once when it is needed, up to the most.
