@@ -14,6 +14,7 @@ mod admin_update;
 mod answer;
 mod audience;
 mod bucket;
+mod comeback;
 mod cx;
 mod data;
 mod data_track;
@@ -40,11 +41,12 @@ mod timers;
 mod track;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ConnectionId, Input, Now, Output, RoomParams};
+use comeback::Gathering;
 pub use config::{Config, Limits};
 use cx::Cx;
 use data::Replay;
@@ -84,6 +86,9 @@ pub struct Room {
     replay: Replay,
     handles: Handles,
     nonces: Nonces,
+    /// Those who are coming back, in livekit-client's way.
+    returning: BTreeSet<ParticipantId>,
+    gathering: Option<Gathering>,
 }
 
 /// What the room waits for.
@@ -97,6 +102,8 @@ enum Timer {
     Updates,
     /// Connection quality is told to clients.
     Quality,
+    /// Somebody who is coming back may have waited long enough.
+    Comebacks,
     /// A downgrade of what is wanted of a track has lasted.
     Dynacast(TrackId),
     /// Something of one participant.
@@ -152,6 +159,8 @@ impl Room {
             replay: Replay::default(),
             handles: Handles::default(),
             nonces: Nonces::default(),
+            returning: BTreeSet::new(),
+            gathering: None,
             params,
             config,
         };
@@ -226,6 +235,7 @@ impl Room {
                 Timer::Counts => self.send_room_update(cx),
                 Timer::Updates => self.flush_updates(cx),
                 Timer::Quality => self.send_quality(cx),
+                Timer::Comebacks => self.look_at_comebacks(cx),
                 Timer::Dynacast(track) => self.send_dynacast(cx, track),
                 Timer::Of(participant, task) => self.run_task(cx, participant, task),
             }

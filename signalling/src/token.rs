@@ -13,7 +13,7 @@ use livekit_protocol::participant_info::Kind;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use crate::room::api::Grants;
+use crate::room::api::{Company, Grants};
 
 /// Everything a token says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,12 @@ pub struct OwnClaim {
     /// it asks nobody for another, and gives up for good when told that the room does not exist. So this one may make
     /// its room again, and no other.
     pub joined: bool,
+    /// So many were told to come back together. Who comes back waits a moment for the others.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub people: u32,
+    /// What they published.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tracks: u32,
 }
 
 /// The `video` object of a token. `None` is "not said", and so is what a signed token leaves out: `false`, empty names
@@ -115,8 +121,8 @@ pub struct VideoGrant {
     pub can_manage_agent_session: Option<bool>,
 }
 
-fn is_zero(value: &i64) -> bool {
-    *value == 0
+fn is_zero<N: Default + PartialEq>(value: &N) -> bool {
+    *value == N::default()
 }
 
 fn is_false(value: &bool) -> bool {
@@ -303,6 +309,7 @@ impl Claims {
             room_join: true,
             room_create: video.room_create,
             joined: self.weir.is_some_and(|own| own.joined),
+            company: self.weir.map_or_else(Company::default, |own| Company { people: own.people, tracks: own.tracks }),
             can_publish,
             can_publish_sources,
             can_subscribe: video.can_subscribe.unwrap_or(true),
@@ -351,7 +358,7 @@ impl Claims {
                 can_subscribe_metrics: Some(grants.can_subscribe_metrics),
                 ..VideoGrant::default()
             }),
-            weir: Some(OwnClaim { joined: true }),
+            weir: Some(OwnClaim { joined: true, people: grants.company.people, tracks: grants.company.tracks }),
             ..Self::default()
         }
     }

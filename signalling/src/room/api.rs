@@ -96,6 +96,8 @@ pub struct Grants {
     /// The token is one we refreshed: its bearer was in the room before, and may make it again (after a restart of this
     /// node, or on another one) although `auto_create` is off.
     pub joined: bool,
+    /// Who was in the room when the bearer was told to come back to it; nobody: not said.
+    pub company: Company,
     /// May publish.
     pub can_publish: bool,
     /// Narrows `can_publish` when not empty; protocol enum values of `TrackSource`.
@@ -116,6 +118,15 @@ pub struct Grants {
     pub can_subscribe_metrics: bool,
     /// Unix seconds at which the token ends.
     pub expires_at: i64,
+}
+
+/// How many were told to come back to a room together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Company {
+    /// Participants, the one who says it included.
+    pub people: u32,
+    /// What they published.
+    pub tracks: u32,
 }
 
 /// A join of either generation, decoded and checked for size.

@@ -24,7 +24,7 @@ const MAX_CAPABILITIES: usize = 32;
 pub(super) const PROTOCOL: i32 = 17;
 
 impl Room {
-    pub(super) fn handle_join(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, request: JoinRequest) {
+    pub(super) fn handle_join(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, mut request: JoinRequest) {
         if let Err(refusal) = self.check_join(&request) {
             cx.push(Output::Refuse { connection, refusal });
             return;
@@ -39,6 +39,7 @@ impl Room {
             cx.push(Output::Refuse { connection, refusal: Refusal::Unavailable("the room is full") });
             return;
         }
+        self.gather(cx, &mut request.grants, others == 0 && replaced.is_none());
         let replaced_publisher = replaced.is_some_and(|older| self.replace(cx, older));
         self.admit(cx, connection, request, replaced_publisher);
     }
@@ -91,6 +92,7 @@ impl Room {
         self.participants.insert(id, participant);
 
         self.send_join(cx, id);
+        self.begin_comeback(cx, id);
         self.refresh_token(cx, id);
         self.timers.set(Timer::Of(id, Task::Join), cx.after(self.config.join_timeout));
         self.timers.set_if_idle(Timer::Quality, cx.after(super::quality::INTERVAL));
@@ -145,6 +147,7 @@ impl Room {
             joined_ms: cx.now.unix_ms,
             connection: Some(connection),
             moving: None,
+            comeback: None,
             was_active: false,
             publisher: Publisher {
                 leg: self.make_leg(),

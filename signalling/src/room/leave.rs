@@ -145,6 +145,7 @@ impl Room {
             self.identities.remove(participant.identity());
         }
         self.sids.remove(&participant.sid);
+        self.returning.remove(&id);
         if let Some(connection) = participant.connection {
             self.connections.remove(&connection);
         }
@@ -219,6 +220,7 @@ impl Room {
 
     /// The media thread died: nothing can be resumed.
     pub(super) fn handle_media_lost(&mut self, cx: &mut Cx<'_>) {
+        self.name_company(cx);
         let everybody: Vec<_> = self.participants.keys().copied().collect();
         for id in &everybody {
             self.move_on(cx, *id, Reason::MediaFailure);
@@ -241,6 +243,7 @@ impl Room {
     /// The node stops.
     pub(super) fn handle_drain(&mut self, cx: &mut Cx<'_>) {
         self.lifetime.draining = true;
+        self.name_company(cx);
         let everybody: Vec<_> = self.participants.keys().copied().collect();
         for id in everybody {
             self.move_on(cx, id, Reason::ServerShutdown);

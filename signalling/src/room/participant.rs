@@ -8,6 +8,7 @@ use proto::participant_info::State;
 
 use super::api::{ConnectionId, Generation, Grants};
 use super::bucket::Bucket;
+use super::comeback::Comeback;
 use super::data::Inbox;
 use super::leg::{Publisher, Subscriber};
 use crate::media::{DowntrackId, MediaKind, ParticipantId, TrackId};
@@ -29,6 +30,8 @@ pub(super) struct Participant {
     pub(super) connection: Option<ConnectionId>,
     /// Set once it has been told to come back with a new join.
     pub(super) moving: Option<Moving>,
+    /// Set for a while after it came back with a new join.
+    pub(super) comeback: Option<Comeback>,
     /// Media connected at least once.
     pub(super) was_active: bool,
     /// Where the client's offers are answered: the only transport of v1, the publisher's of v0.

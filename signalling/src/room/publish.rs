@@ -64,7 +64,7 @@ impl Room {
             return Err((Reason::Queued, "waits for the track with this id to end"));
         };
         let response = proto::TrackPublishedResponse { cid, track: Some(track) };
-        cx.send(participant.connection, Message::TrackPublished(response));
+        self.answer_add_track(cx, id, response);
         // The client may have negotiated the section before it announced the track.
         self.adopt_unannounced(cx, id);
         Ok(())

@@ -99,6 +99,7 @@ impl Room {
 
     /// What was said while the connection was dying may never have arrived.
     fn repeat_state(&mut self, cx: &mut Cx<'_>, id: ParticipantId) {
+        self.end_comeback(cx, id);
         let Some(participant) = self.participants.get(&id) else { return };
         let connection = participant.connection;
         for pending in participant.pending.iter().filter(|pending| !pending.queued) {

@@ -142,6 +142,9 @@ impl Room {
             return Some(Verdict::Denied);
         }
         let has = participant.downtracks.contains_key(&track.id);
+        if !has && participant.comeback.as_ref().is_some_and(|comeback| comeback.is_deaf) {
+            return Some(Verdict::No);
+        }
         Some(if has || self.has_room_for(participant, track.kind) { Verdict::Yes } else { Verdict::No })
     }
 

@@ -90,9 +90,8 @@ impl Room {
         if !participant.is_hidden()
             && let Some(info) = self.info(id)
         {
-            let message = Message::Update(proto::ParticipantUpdate { participants: vec![info] });
             self.updates.changed.remove(&id);
-            cx.send_many(self.everyone_but(id), message);
+            self.tell(cx, self.everyone_but(id), vec![info]);
         }
     }
 
@@ -105,7 +104,7 @@ impl Room {
             Some(participant) => participant.connection.into_iter().collect(),
             None => self.everyone(),
         };
-        cx.send_many(to, Message::Update(proto::ParticipantUpdate { participants: vec![info] }));
+        self.tell(cx, to, vec![info]);
     }
 
     fn collect_delay(&self) -> Duration {
@@ -129,8 +128,7 @@ impl Room {
         }
         self.updates.departed.push_back((cx.mono(), info.clone()));
         if urgent {
-            let message = Message::Update(proto::ParticipantUpdate { participants: vec![info] });
-            cx.send_many(self.everyone(), message);
+            self.tell(cx, self.everyone(), vec![info]);
         } else {
             self.updates.gone.insert(info.identity.clone(), info);
             let delay = self.collect_delay();
@@ -158,7 +156,7 @@ impl Room {
         let Some(info) = self.info(id) else { return };
         let to = self.everyone_but(id);
         let info = proto::ParticipantInfo { state: State::Disconnected.into(), tracks: Vec::new(), ..info };
-        cx.send_many(to, Message::Update(proto::ParticipantUpdate { participants: vec![info] }));
+        self.tell(cx, to, vec![info]);
     }
 
     /// Who left in the last two minutes and is not back: what one who was away may have missed.
@@ -186,7 +184,7 @@ impl Room {
         }
         let to = self.everyone();
         for participants in chunks(infos) {
-            cx.send_many(to.clone(), Message::Update(proto::ParticipantUpdate { participants }));
+            self.tell(cx, to.clone(), participants);
         }
     }
 }

@@ -69,6 +69,7 @@ pub(crate) fn grants(identity: &str) -> Grants {
         room_join: true,
         room_create: false,
         joined: false,
+        company: Company::default(),
         can_publish: true,
         can_publish_sources: Vec::new(),
         can_subscribe: true,

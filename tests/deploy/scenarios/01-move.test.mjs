@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { allSeeAndHear, trackOf } from '../../clients/lib/judge.mjs';
+import { passphrase } from '../../clients/lib/keys.mjs';
 import { ROOT } from '../../clients/lib/paths.mjs';
 import { scenario, withoutWeir } from '../../clients/lib/stage.mjs';
 import { NotYet, sleep, until } from '../../clients/lib/until.mjs';
@@ -90,9 +91,8 @@ async function callThatMoves(stage, end) {
   for (const it of [first, second]) stage.keep({ close: () => it.stop() });
   stage.others = [second];
   stage.keep(proxy);
-  // Not encrypted: livekit-client swallows events of the room for two seconds after it has come back, and with them its
-  // own encryption of whoever comes back after it. docs/install.md says so.
-  const join = (kind, name, number) => stage.join(kind, name, { url: proxy.url, number });
+  const e2ee = passphrase();
+  const join = (kind, name, number) => stage.join(kind, name, { url: proxy.url, e2ee, number });
   const everybody = [await join('chromium', 'anna', 1), await join('chromium', 'ben', 2)];
   await Promise.all(everybody.map(async (who) => [await who.publishCamera(), await who.publishMicrophone()]));
   await allSeeAndHear(everybody, 40_000);
