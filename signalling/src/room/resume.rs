@@ -33,6 +33,7 @@ impl Room {
             self.drop_resumed(cx, id, connection);
             return;
         }
+        self.end_comeback(cx, id);
         // Farewells first, then the full picture, which stands for all that was missed.
         let departed = self.departed(cx);
         for participants in chunks(departed).into_iter().chain(chunks(self.visible_to(id))) {
@@ -99,7 +100,6 @@ impl Room {
 
     /// What was said while the connection was dying may never have arrived.
     fn repeat_state(&mut self, cx: &mut Cx<'_>, id: ParticipantId) {
-        self.end_comeback(cx, id);
         let Some(participant) = self.participants.get(&id) else { return };
         let connection = participant.connection;
         for pending in participant.pending.iter().filter(|pending| !pending.queued) {

@@ -148,7 +148,7 @@ impl Room {
         info.data_tracks.clear();
         let old = self.participants.values().filter(|participant| participant.protocol() < 12);
         let to: Vec<_> = old.filter_map(|participant| participant.connection).collect();
-        cx.send_many(to, Message::Update(proto::ParticipantUpdate { participants: vec![info] }));
+        self.tell(cx, to, vec![info]);
     }
 
     /// A participant became hidden: for the others it is as if it had left.

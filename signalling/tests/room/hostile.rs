@@ -94,6 +94,8 @@ impl Chaos {
         request.grants.hidden = self.below(6) == 0;
         request.grants.can_subscribe = self.below(6) > 0;
         request.grants.can_publish = self.below(6) > 0;
+        request.grants.joined = self.flip();
+        request.grants.company.people = u32::try_from(self.below(4)).unwrap();
         request.reconnect = self.below(3) == 0;
         if request.reconnect && self.flip() {
             request.participant_sid = self.any_sid();
