@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test of a real process in real time")]
 #![allow(clippy::disallowed_types, unreachable_pub, reason = "the homeserver is shared between tasks")]
 
+#[path = "matrix_http/audit.rs"]
+mod audit;
 #[path = "matrix_http/doors.rs"]
 mod doors;
 #[path = "matrix_http/homeserver.rs"]

@@ -9,6 +9,7 @@ use signalling::livekit::JoinLimits;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use super::audit::Audit;
 use super::auth::Auth;
 use super::connection::QueueLimits;
 use super::http::{self, App};
@@ -112,6 +113,7 @@ impl Server {
         let load = Load::new(config.limit.clone(), link.threads.len(), tokio::time::Instant::now());
         let metrics = Metrics::new(&node_id(&fingerprint), load).map_err(|e| ServerError::Start(e.to_string()))?;
         let metrics = Arc::new(metrics);
+        let audit = Audit::start(&config.audit, metrics.audit.clone()).map_err(ServerError::Start)?;
         let auth = Arc::new(Auth::new(config.keys.clone(), matrix::calls_secret(config)));
         let started = Started {
             http: local(&http),
@@ -147,12 +149,12 @@ impl Server {
         let matrix = match matrix_queue {
             Some((_, prepared)) => Some(
                 prepared
-                    .start(config, auth.clone(), registry.clone(), metrics.clone(), nodes.clone())
+                    .start(config, auth.clone(), registry.clone(), metrics.clone(), nodes.clone(), audit.clone())
                     .map_err(ServerError::Start)?,
             ),
             None => None,
         };
-        let app = App { matrix, ..app(config, auth, registry, metrics.clone(), mailboxes, nodes) };
+        let app = App { matrix, audit, ..app(config, auth, registry, metrics.clone(), mailboxes, nodes) };
         let app = Arc::new(app);
         tokio::spawn(drain::tell(Arc::downgrade(&app)));
         tokio::spawn(drain::move_misplaced(app.registry.clone(), misplaced));
@@ -246,6 +248,7 @@ impl Drop for Server {
         let _ = self.stopping.send(true);
         // Blocks for the length of a loop turn.
         drop(self.media.take());
+        self.app.audit.flush();
     }
 }
 
@@ -262,6 +265,7 @@ fn app(
         auth,
         registry,
         matrix: None,
+        audit: Audit::default(),
         metrics,
         nodes,
         join_limits: JoinLimits {

@@ -35,6 +35,7 @@ use super::resolve::Federation;
 use super::rooms::{RoomKey, Rooms};
 use super::store::{Loaded, Store};
 use crate::config::{Feed, MatrixConfig};
+use crate::control::audit::Audit;
 use crate::control::metrics::Metrics;
 use crate::media::clock::unix_now;
 
@@ -44,7 +45,7 @@ pub(super) enum Input {
     /// Somebody proven asks for a token.
     Token { request: Box<TokenQuestion>, answer: oneshot::Sender<Result<Admitted, Refused>> },
     /// Somebody shows a token.
-    Join { room: String, identity: String, issued_at: i64, answer: oneshot::Sender<Result<Rights, Refused>> },
+    Join { room: String, identity: String, issued_at: i64, answer: oneshot::Sender<Looked> },
     /// A homeserver pushes.
     Push { home: HomeId, events: Vec<Event> },
     /// A room task reports.
@@ -73,6 +74,28 @@ pub(super) struct TokenQuestion {
     pub(super) dialect: Dialect,
     pub(super) leave: Option<DelayedLeave>,
 }
+
+/// What was said about a token that somebody shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// Whose it is, where that is known.
+    pub(super) user: Option<String>,
+    /// By what it was decided.
+    pub(super) rule: &'static str,
+    pub(super) result: Result<Rights, Refused>,
+}
+
+impl Looked {
+    /// A refusal of nobody knows whom.
+    pub(super) const fn nobody(refused: Refused) -> Self {
+        Self { user: None, rule: refused.label(), result: Err(refused) }
+    }
+}
+
+/// What lets somebody in whose room is known, in audit records.
+const ROOM_STATE: &str = "room_state";
+/// The same where the policy decides because nothing is known of the room.
+const WITHOUT_FEED: &str = "without_feed";
 
 /// A token may be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +175,7 @@ pub(super) struct Service {
     /// For results of requests. Weak: the service ends when nobody else asks.
     results: mpsc::WeakSender<Input>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     reads: Arc<Semaphore>,
     prune_at: i64,
 }
@@ -166,6 +190,7 @@ pub(super) struct Parts {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) results: mpsc::WeakSender<Input>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Audit,
 }
 
 /// Unix milliseconds.
@@ -200,6 +225,7 @@ impl Service {
             orders: parts.orders,
             results: parts.results,
             metrics: parts.metrics,
+            audit: parts.audit,
             reads: Arc::new(Semaphore::new(MAX_READS)),
             prune_at: now + PRUNE,
         };

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use super::super::admission::{self, Refused};
 use super::super::calls::{HomeId, Known, RemoteLoad};
 use super::super::rooms::RoomKey;
-use super::{Admitted, Service, TokenQuestion, described};
+use super::{Admitted, Looked, ROOM_STATE, Service, TokenQuestion, WITHOUT_FEED, described};
 use crate::config::Feed;
+use crate::control::audit::{Record, What};
 
 /// How old a view may be to give out a token, ms, where events are pushed.
 const FRESH: i64 = 60_000;
@@ -32,7 +33,7 @@ pub(super) struct Asking {
 #[derive(Debug)]
 enum Purpose {
     Token { question: TokenQuestion, answer: oneshot::Sender<Result<Admitted, Refused>> },
-    Join { room: String, identity: String, user: String, answer: oneshot::Sender<Result<Rights, Refused>> },
+    Join { room: String, identity: String, user: String, answer: oneshot::Sender<Looked> },
 }
 
 impl Asking {
@@ -66,7 +67,7 @@ impl Service {
         if homes.is_empty() {
             let result = admission::without_feed(self.config.without_feed);
             let result = result.and_then(|rights| self.grant(now, None, &question, rights, Rights::ALL));
-            self.answer_token(now, &question.caller.user, result, answer);
+            self.answer_token(now, &question, WITHOUT_FEED, result, answer);
             return;
         }
         let until = now + self.grace();
@@ -81,16 +82,17 @@ impl Service {
         room: String,
         identity: String,
         issued_at: i64,
-        answer: oneshot::Sender<Result<Rights, Refused>>,
+        answer: oneshot::Sender<Looked>,
     ) {
         let good_from = self.calls.good_from(&room, &identity);
         let known = self.calls.known(&room, &identity).filter(|_| issued_at >= good_from);
         let Some((call, known)) = known else {
-            let _ = answer.send(Err(Refused::Revoked));
+            let _ = answer.send(Looked::nobody(Refused::Revoked));
             return;
         };
         let Some(home) = known.home else {
-            let _ = answer.send(Ok(known.rights));
+            let user = Some(known.caller.user.clone());
+            let _ = answer.send(Looked { user, rule: WITHOUT_FEED, result: Ok(known.rights) });
             return;
         };
         let (matrix_room, user) = (call.matrix_room.clone(), known.caller.user.clone());
@@ -208,15 +210,15 @@ impl Service {
         match asking.purpose {
             Purpose::Token { question, answer } => {
                 let result = self.grant(now, Some(home), &question, rights, cap);
-                self.answer_token(now, &question.caller.user, result, answer);
+                self.answer_token(now, &question, ROOM_STATE, result, answer);
             }
-            Purpose::Join { room, identity, answer, .. } => {
+            Purpose::Join { room, identity, user, answer } => {
                 let rights = rights.and(cap);
                 if let Some(known) = self.calls.known_mut(&room, &identity) {
                     known.rights = rights;
                     self.ghosts.heard_of(now, &room, &known.caller);
                 }
-                let _ = answer.send(Ok(rights));
+                let _ = answer.send(Looked { user: Some(user), rule: ROOM_STATE, result: Ok(rights) });
             }
         }
     }
@@ -224,11 +226,11 @@ impl Service {
     fn refuse(&mut self, now: i64, asking: Asking, refused: Refused) {
         match asking.purpose {
             Purpose::Token { question, answer } => {
-                self.answer_token(now, &question.caller.user, Err(refused), answer);
+                self.answer_token(now, &question, refused.label(), Err(refused), answer);
             }
             Purpose::Join { user, answer, .. } => {
                 self.decisions.note(now, &user, &format!("was not let in with a token: {}", refused.words()));
-                let _ = answer.send(Err(refused));
+                let _ = answer.send(Looked { user: Some(user), rule: refused.label(), result: Err(refused) });
             }
         }
     }
@@ -236,15 +238,31 @@ impl Service {
     fn answer_token(
         &mut self,
         now: i64,
-        user: &str,
+        question: &TokenQuestion,
+        rule: &'static str,
         result: Result<Admitted, Refused>,
         answer: oneshot::Sender<Result<Admitted, Refused>>,
     ) {
+        let user = &question.caller.user;
         let words = match &result {
             Ok(admitted) => format!("got a token and may publish {}", described(admitted.rights)),
             Err(refused) => format!("got no token: {}", refused.words()),
         };
         self.decisions.note(now, user, &words);
+        let room = room_name(&question.matrix_room, &question.slot);
+        let (what, rule) = match &result {
+            Ok(_) => (What::Admission, rule),
+            Err(refused) => (What::Refusal, refused.label()),
+        };
+        self.audit.record(&Record {
+            what,
+            at: "token",
+            room: &room,
+            who: user,
+            rule,
+            why: &words,
+            ..Record::default()
+        });
         // Fails when the client has gone meanwhile.
         let _ = answer.send(result);
     }

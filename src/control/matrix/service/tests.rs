@@ -17,6 +17,7 @@ use super::super::resolve::SystemDns;
 use super::super::store::{StoredCaller, StoredLeave};
 use super::*;
 use crate::config::{HomeserverConfig, LimitConfig, Secret};
+use crate::control::audit::Audit;
 use crate::control::load::Load;
 
 const ROOM: &str = "!room:hs.test";
@@ -78,6 +79,7 @@ impl World {
             orders,
             results: sender.downgrade(),
             metrics: metrics.clone(),
+            audit: Audit::default(),
         };
         let service = Service::new(parts, now);
         let mut world = Self { service, sender, results, orders: given, home, now, metrics, ended: 0 };
@@ -263,7 +265,7 @@ async fn whoever_comes_back_after_a_restart_keeps_the_membership() {
     let (room, identity) = (bob.room.clone(), bob.identity.clone());
     let issued_at = world.now / 1_000;
     world.input(Input::Join { room, identity, issued_at, answer }).await;
-    assert_eq!(admitted.await.unwrap(), Ok(Rights::ALL));
+    assert_eq!(admitted.await.unwrap().result, Ok(Rights::ALL));
     world.advance(6_000).await;
     world.input(Input::Presence(Presence { sid: "PA_2".to_owned(), ..bob.clone() })).await;
     world.advance(60_000).await;
