@@ -107,7 +107,7 @@ mod tests {
             (AuditConfig { key_file: String::new(), ..on.clone() }, "audit.key_file"),
             (AuditConfig { keep_days: 0, ..on.clone() }, "audit.keep_days"),
             (AuditConfig { keep_days: 3_651, ..on.clone() }, "audit.keep_days"),
-            (AuditConfig { max_megabytes_per_day: 0, ..on.clone() }, "audit.max_megabytes_per_day"),
+            (AuditConfig { max_megabytes_per_day: 0, ..on }, "audit.max_megabytes_per_day"),
         ] {
             assert!(broken.check().unwrap_err().to_string().contains(key));
         }

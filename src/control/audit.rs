@@ -39,10 +39,8 @@ pub(super) enum What {
     Admission,
     /// Somebody did not.
     Refusal,
-    /// Somebody was removed from a call.
+    /// Somebody was removed, with all tokens.
     Ejection,
-    /// Somebody's tokens became void while they were in no call.
-    Revocation,
     /// An operator or a program with a key changed something.
     Admin,
 }
@@ -51,7 +49,7 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) struct Record<'a> {
     pub(super) what: What,
-    /// Where: `token`, `join`, `resume`, `call`, `api` or `admin`.
+    /// Where: `token`, `join`, `resume`, `call`, `api` or `admin`. Of an ejection `token`: media did not flow yet.
     pub(super) at: &'static str,
     /// SFU room.
     pub(super) room: &'a str,

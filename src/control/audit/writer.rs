@@ -205,7 +205,8 @@ impl Target {
             }
             Self::Syslog(socket) => {
                 // The log may have been restarted: one more try with a new socket.
-                let sent = socket.as_ref().map_or(Err(io::ErrorKind::NotConnected.into()), |to| send(to, lines()));
+                let sent =
+                    socket.as_ref().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), |to| send(to, lines()));
                 if sent.is_err() {
                     *socket = None;
                     let fresh = syslog()?;

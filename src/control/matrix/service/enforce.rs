@@ -62,11 +62,11 @@ impl Service {
         self.store.revoke(room, identity, now);
         self.order(Order::Remove { room: room.to_owned(), identity: identity.to_owned() });
         self.decisions.note(now, &known.caller.user, &format!("was removed, with all tokens: {}", why.words()));
-        let what = if known.live.is_empty() { What::Revocation } else { What::Ejection };
+        let at = if known.live.is_empty() { "token" } else { "call" };
         let (user, rule) = (&known.caller.user, why.label());
         self.audit.record(&Record {
-            what,
-            at: "call",
+            what: What::Ejection,
+            at,
             room,
             who: user,
             rule,

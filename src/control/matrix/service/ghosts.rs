@@ -50,6 +50,8 @@ pub(super) struct Departure {
     leave_sent: bool,
     /// It was in the call when weir ended, and was not heard of since.
     awaited: bool,
+    /// It is in the log that its membership is cleared: however often that has to be tried.
+    is_told: bool,
 }
 
 /// All of them.
@@ -103,6 +105,7 @@ impl Ghosts {
             caller: known.caller.clone(),
             leave_sent: false,
             awaited: false,
+            is_told: false,
         };
         // Further identities of the same device are the same ghost. What is known of both is kept: membership in room
         // state says more than a sticky one, and a member id is better than none.
@@ -205,7 +208,7 @@ impl Service {
     }
 
     /// Empty what still stands of somebody who is gone, in the name of a local user who may.
-    fn clear_membership(&mut self, now: i64, key: GhostKey, departure: Departure) {
+    fn clear_membership(&mut self, now: i64, key: GhostKey, mut departure: Departure) {
         let Some(home) = departure.home else { return };
         let room = (home, departure.matrix_room.clone());
         let Some(server) = self.homes.get(home.0).map(|it| it.server.clone()) else { return };
@@ -238,7 +241,9 @@ impl Service {
                 if !self.may_clear(now, &matrix_room, &membership) {
                     return;
                 }
-                tracing::info!("a stale call membership is cleared");
+                if !std::mem::replace(&mut departure.is_told, true) {
+                    tracing::info!("a stale call membership is cleared");
+                }
                 let clearing = Box::new(Clearing { key, departure, membership: membership.clone() });
                 spawn(&self.results, async move {
                     let result = server.clear_state(&matrix_room, CALL_MEMBER, &membership, &as_user).await;
