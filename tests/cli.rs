@@ -52,6 +52,22 @@ fn mistakes_are_one_line_and_exit_code_2() {
             format!("{keys}port: 0\nrtc: {{udp_port: {taken_udp}, tcp_port: 0, enable_loopback_candidate: true}}\n"),
             "`rtc.udp_port`",
         ),
+        (
+            "turn-tcp",
+            format!(
+                "{keys}port: 0\nrtc: {{udp_port: 0, tcp_port: 0, enable_loopback_candidate: true}}\n\
+                     turn: {{enabled: true, udp_port: 0, tcp_port: {taken}, bind_addresses: [127.0.0.1]}}\n"
+            ),
+            "`turn.tcp_port`",
+        ),
+        (
+            "turn-udp",
+            format!(
+                "{keys}port: 0\nrtc: {{udp_port: 0, tcp_port: 0, enable_loopback_candidate: true}}\n\
+                     turn: {{enabled: true, udp_port: {taken_udp}, tcp_port: 0}}\n"
+            ),
+            "`turn.udp_port`",
+        ),
         ("address", format!("{}port: 0\n", keys.replace("127.0.0.1", "192.0.2.77")), "bind_addresses"),
         ("nodeip", format!("{keys}rtc: {{node_ip: here}}\n"), "rtc.node_ip"),
         ("broken", format!("keys:\n  key: \"{SECRET}\n"), "line"),

@@ -439,6 +439,21 @@ mod tests {
     }
 
     #[test]
+    fn the_log_of_the_machine_gets_a_datagram_for_each() {
+        let (log, socket) = UnixDatagram::pair().unwrap();
+        let (target, results) = (Target::Syslog(Some(socket)), results());
+        let mut writer = Writer { target, results, nameless: (0, 0), is_failing: false };
+        writer.write([line(NOW, "{1}"), line(NOW, "{2}")].into_iter());
+        for expected in ["{1}", "{2}"] {
+            let mut datagram = [0; 64];
+            let length = log.recv(&mut datagram).unwrap();
+            let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+            assert_eq!(text, format!("<86>weir-audit[{}]: {expected}", std::process::id()));
+        }
+        assert_eq!(counted(&writer, "written"), 2);
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_is_said_at_the_start() {
         let path = scratch("file");
         std::fs::write(&path, "").unwrap();
