@@ -2,7 +2,7 @@
 //! that changes something. It says when, who, why and by which rule, and names nobody: people and rooms are pseudonyms
 //! by a keyed hash, so that an operator who asks about a person finds the records, and nobody else learns anything.
 //!
-//! Whoever records never waits: records go to a bounded queue, and one thread ([`writer`]) writes them. What finds no
+//! Whoever records never waits: records go to a bounded queue, and one thread (`writer`) writes them. What finds no
 //! place is counted.
 
 mod writer;
