@@ -1,7 +1,8 @@
-//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `doctor`, `config`.
+//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `audit`, `doctor`, `config`.
 //!
 //! What a person did wrong is one line on stderr that says what to change, and exit code 2.
 
+mod audit;
 mod doctor;
 mod keys;
 mod registration;
@@ -36,6 +37,8 @@ enum Command {
     Registration(registration::RegistrationArgs),
     /// Ask a running weir what it decided about a Matrix user lately.
     Why(why::WhyArgs),
+    /// Say which pseudonym a person or a room has in audit records.
+    Audit(audit::AuditArgs),
     /// Find out which hop of a call is broken, and how to mend it.
     Doctor(doctor::DoctorArgs),
     /// Check or show configuration.
@@ -105,6 +108,7 @@ pub fn run() -> ExitCode {
         Command::Keys => keys::run(),
         Command::Registration(args) => registration::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Doctor(args) => match doctor::run(&args) {
             Ok(false) => return ExitCode::FAILURE,
             result => result.map(|_| ()),

@@ -4,6 +4,7 @@
 //! comments of these structs are the documentation: `weir config example` prints them. Every error is one line that
 //! says what to change and never shows a value that may be a secret.
 
+mod audit;
 mod drain;
 mod error;
 pub mod example;
@@ -29,6 +30,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use audit::{AuditConfig, AuditTarget};
 pub use drain::{DrainCalls, DrainConfig};
 pub use error::ConfigError;
 pub use http::{AdminConfig, PrometheusConfig};
@@ -112,6 +114,8 @@ pub struct Config {
     /// Log lines, on stderr.
     #[serde(deserialize_with = "livekit::sift")]
     pub logging: LoggingConfig,
+    /// Who was let in, refused or removed, by which rule, and what operators changed.
+    pub audit: AuditConfig,
     /// Metrics, on a listener of their own.
     #[serde(deserialize_with = "livekit::sift")]
     pub prometheus: PrometheusConfig,
@@ -165,6 +169,7 @@ impl Config {
         config.tls.settle(beside);
         config.turn.settle(beside);
         config.nodes.settle(beside);
+        config.audit.settle(beside);
         if !config.key_file.is_empty() {
             let file = beside.join(&config.key_file);
             config.keys.extend(Keys::parse(&read(&file)?).map_err(|e| e.in_file(&file))?);
@@ -201,6 +206,7 @@ impl Config {
         self.tls.check()?;
         self.drain.check()?;
         self.nodes.check()?;
+        self.check_audit()?;
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             return Err(ConfigError::new(
                 "`proxy_protocol` is on and `trusted_proxies` empty: name the proxies that speak it",

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 mod admin;
+pub mod audit;
 pub mod auth;
 pub mod bridge;
 mod connection;

@@ -358,3 +358,44 @@ async fn a_node_that_stops_tells_the_end_of_its_rooms() {
     }
     assert_eq!(events, ["room_started", "participant_connection_aborted", "room_finished"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_on_record_with_the_key_that_made_them_and_looks_are_not() {
+    let folder = std::env::temp_dir().join(format!("weir-audit-api-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut config = config();
+    config.audit.to = folder.join("records").to_string_lossy().into_owned();
+    config.audit.key_file = folder.join("key").to_string_lossy().into_owned();
+    let api = Api::start(&config);
+    api.call("ListRooms", json!({})).await;
+    api.call("CreateRoom", json!({ "name": "r" })).await;
+    let mut alice = api.join("alice").await;
+    api.call("RemoveParticipant", json!({ "room": "r", "identity": "alice" })).await;
+    api.call("RemoveParticipant", json!({ "room": "r", "identity": "alice" })).await;
+    alice.close(None).await.unwrap();
+    drop(api);
+
+    let pseudonyms = weir::control::audit::Pseudonyms::load(&folder.join("key")).unwrap();
+    let (room, alice, admin) = (pseudonyms.room("r"), pseudonyms.person("alice"), pseudonyms.person("admin"));
+    let file = std::fs::read_dir(folder.join("records")).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(file).unwrap();
+    let records = text.lines().map(|line| serde_json::from_str(line).unwrap()).map(|mut record: Value| {
+        assert!(record.as_object_mut().unwrap().remove("time").is_some());
+        record
+    });
+    let removal = |result: &str| {
+        json!({ "event": "admin", "at": "api", "room": room, "who": alice, "rule": "RemoveParticipant",
+            "why": result, "key": "devkey", "by": admin })
+    };
+    assert_eq!(
+        records.collect::<Vec<_>>(),
+        [
+            json!({ "event": "admin", "at": "api", "room": room, "rule": "CreateRoom", "why": "ok", "key": "devkey",
+            "by": admin }),
+            json!({ "event": "admission", "at": "join", "room": room, "who": alice, "rule": "token", "why": "may join" }),
+            removal("ok"),
+            removal("not_found"),
+        ]
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+}

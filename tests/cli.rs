@@ -52,6 +52,22 @@ fn mistakes_are_one_line_and_exit_code_2() {
             format!("{keys}port: 0\nrtc: {{udp_port: {taken_udp}, tcp_port: 0, enable_loopback_candidate: true}}\n"),
             "`rtc.udp_port`",
         ),
+        (
+            "turn-tcp",
+            format!(
+                "{keys}port: 0\nrtc: {{udp_port: 0, tcp_port: 0, enable_loopback_candidate: true}}\n\
+                     turn: {{enabled: true, udp_port: 0, tcp_port: {taken}, bind_addresses: [127.0.0.1]}}\n"
+            ),
+            "`turn.tcp_port`",
+        ),
+        (
+            "turn-udp",
+            format!(
+                "{keys}port: 0\nrtc: {{udp_port: 0, tcp_port: 0, enable_loopback_candidate: true}}\n\
+                     turn: {{enabled: true, udp_port: {taken_udp}, tcp_port: 0}}\n"
+            ),
+            "`turn.udp_port`",
+        ),
         ("address", format!("{}port: 0\n", keys.replace("127.0.0.1", "192.0.2.77")), "bind_addresses"),
         ("nodeip", format!("{keys}rtc: {{node_ip: here}}\n"), "rtc.node_ip"),
         ("broken", format!("keys:\n  key: \"{SECRET}\n"), "line"),
@@ -290,4 +306,30 @@ fn tokens_say_what_was_asked_for() {
     assert!(!grants.can_publish && grants.can_subscribe);
     assert_eq!(grants.attributes["a"], "b");
     assert!((claims.exp - claims.iat - 600).abs() < 2);
+}
+
+#[test]
+fn pseudonyms_of_audit_records_can_be_asked_for() {
+    let key = file("audit-key", "0123456789abcdef0123456789abcdef-planted");
+    let text = format!("keys: {{key: {SECRET}}}\naudit: {{to: stdout, key_file: {}}}\n", key.display());
+    let config = file("audit", &text);
+    let ask = |args: &[&str]| {
+        let output = run(&[&["audit"], args, &["--config", config.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let person = ask(&["who", "@alice:example.org"]);
+    assert!(person.starts_with("person-") && person.len() == 40, "{person}");
+    assert_eq!(person, ask(&["who", "@alice:example.org"]));
+    let call = ask(&["room", "!abc:example.org"]);
+    assert!(call.starts_with("room-"), "{call}");
+    assert_ne!(call, ask(&["room", "!abc:example.org", "--slot", "other"]));
+    // A file that holds no key is said to, and none is made by asking.
+    std::fs::write(&key, "planted").unwrap();
+    let args = ["audit", "who", "@alice:example.org", "--config", config.to_str().unwrap()];
+    assert_refused(&run(&args), "audit.key_file");
+    std::fs::remove_file(&key).unwrap();
+    assert_refused(&run(&args), "there is no such file");
+    assert!(!key.exists());
+    let _ = std::fs::remove_file(config);
 }

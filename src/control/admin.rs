@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
+use super::audit::Record;
 use super::health::Health;
 use super::http::App;
 use super::{bridge, debug};
@@ -53,6 +54,7 @@ async fn drain(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     if headers.contains_key(header::ORIGIN) {
         return (StatusCode::FORBIDDEN, "not from a web page\n").into_response();
     }
+    app.audit.record(&Record { at: "admin", rule: "drain", why: "the node was told to end", ..Record::default() });
     app.end.notify_one();
     (StatusCode::ACCEPTED, "draining\n").into_response()
 }
@@ -62,7 +64,11 @@ async fn why(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response
     let query = query.unwrap_or_default();
     let user = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "user").map(|(_, value)| value);
     let lines = match (&app.matrix, user) {
-        (Some(matrix), Some(user)) => matrix.why(&user).await,
+        (Some(matrix), Some(user)) => {
+            let why = "it was asked what was decided about somebody";
+            app.audit.record(&Record { at: "admin", who: &user, rule: "why", why, ..Record::default() });
+            matrix.why(&user).await
+        }
         _ => Vec::new(),
     };
     let text: String = lines.into_iter().map(|line| line + "\n").collect();

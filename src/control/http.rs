@@ -22,10 +22,11 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
+use super::audit::{Audit, Record, What};
 use super::auth::Auth;
 use super::connection::{self, QueueLimits};
 use super::listener::{Crowded, Guest, Held};
-use super::matrix::{self, Matrix};
+use super::matrix::{self, Matrix, Vouched};
 use super::metrics::Metrics;
 use super::nodes::{self, Nodes};
 use super::redact::Redacted;
@@ -42,6 +43,7 @@ pub(super) struct App {
     pub(super) registry: Registry,
     /// Decides about rooms that are calls of Matrix rooms.
     pub(super) matrix: Option<Matrix>,
+    pub(super) audit: Audit,
     pub(super) metrics: Arc<Metrics>,
     pub(super) nodes: Nodes,
     pub(super) join_limits: JoinLimits,
@@ -240,7 +242,7 @@ pub(super) fn admit(held: Arc<Held>, headers: &HeaderMap, take: bool) -> Result<
 
 async fn check(app: &App, generation: Generation, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refused> {
     let (mut request, issued_at) = read_request(app, generation, query, headers)?;
-    let door = door(app, &mut request, issued_at).await?;
+    let door = door(app, &mut request, issued_at, &mut None).await?;
     match app.registry.check(&request.grants.room, door.may_create).await {
         // A resume is told to join anew by a message, not by a status.
         Err(Refusal::NoSuchRoom) if request.reconnect => Ok(()),
@@ -260,15 +262,17 @@ async fn join(
     let ws = app.ws_rules.apply(ws);
     let request = admit(held, &headers, true)
         .and_then(|guest| Ok((guest, read_request(&app, generation, query.as_deref(), &headers)?)));
-    let mut log = JoinLog::new(request.as_ref().ok().map(|(_, (request, _))| request));
+    let mut log = JoinLog::new(&app.audit, request.as_ref().ok().map(|(_, (request, _))| request));
     let result = match request {
-        Ok((guest, (request, issued_at))) => enter(&app, request, issued_at).await.map(|entered| (guest, entered)),
+        Ok((guest, (request, issued_at))) => {
+            enter(&app, request, issued_at, &mut log).await.map(|entered| (guest, entered))
+        }
         Err(refused) => Err(refused),
     };
     match result {
         Ok((guest, Entered::Joined(mut conversation))) => {
             app.metrics.join("joined");
-            log.answered = true;
+            log.admitted();
             conversation.guest = Some(guest);
             ws.on_upgrade(move |socket| conversation.run(socket))
         }
@@ -295,21 +299,42 @@ async fn join(
     }
 }
 
-/// One line for each join that is not let in. Names of room and participant as pseudonyms, tokens never.
-struct JoinLog {
+/// One line for each join that is not let in, and an audit record for each join. Names of room and participant as
+/// pseudonyms, tokens never.
+struct JoinLog<'a> {
+    audit: &'a Audit,
     /// Room and identity, once the token is believed.
     who: Option<(String, String)>,
+    is_resume: bool,
+    /// What room state said.
+    vouched: Option<Vouched>,
     answered: bool,
 }
 
-impl JoinLog {
-    fn new(request: Option<&JoinRequest>) -> Self {
+impl<'a> JoinLog<'a> {
+    fn new(audit: &'a Audit, request: Option<&JoinRequest>) -> Self {
         let who = request.map(|request| (request.grants.room.clone(), request.grants.identity.clone()));
-        Self { who, answered: false }
+        let is_resume = request.is_some_and(|request| request.reconnect);
+        Self { audit, who, is_resume, vouched: None, answered: false }
+    }
+
+    fn admitted(&mut self) {
+        self.answered = true;
+        let rule = self.vouched.as_ref().map_or("token", |vouched| vouched.rule);
+        self.record(What::Admission, rule, "may join");
+    }
+
+    fn record(&self, what: What, rule: &str, why: &str) {
+        let at = if self.is_resume { "resume" } else { "join" };
+        let (room, identity) = self.who.as_ref().map_or(("", ""), |(room, who)| (room.as_str(), who.as_str()));
+        let who = self.vouched.as_ref().and_then(|vouched| vouched.user.as_deref()).unwrap_or(identity);
+        self.audit.record(&Record { what, at, room, who, rule, why, ..Record::default() });
     }
 
     fn refused(&mut self, status: u16, reason: &str) {
         self.answered = true;
+        let by_room = self.vouched.as_ref().filter(|vouched| vouched.is_refusal).map(|vouched| vouched.rule);
+        self.record(What::Refusal, by_room.unwrap_or_else(|| rule_of(status)), reason);
         match &self.who {
             Some((room, who)) => {
                 tracing::info!(status, reason, room = %Redacted(room), who = %Redacted(who), "join refused");
@@ -319,7 +344,21 @@ impl JoinLog {
     }
 }
 
-impl Drop for JoinLog {
+/// What refused a join, other than room state.
+const fn rule_of(status: u16) -> &'static str {
+    match status {
+        101 => "room_gone",
+        400 => "request",
+        401 => "token",
+        404 => "no_such_room",
+        429 => "limit_per_address",
+        499 => "client_gone",
+        503 => "no_place",
+        _ => "error",
+    }
+}
+
+impl Drop for JoinLog<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.refused(499, "the client went away before it was answered");
@@ -359,10 +398,15 @@ enum Entered {
 }
 
 /// Take the request to its room and wait for the room's first answer.
-async fn enter(app: &Arc<App>, mut request: JoinRequest, issued_at: i64) -> Result<Entered, Refused> {
+async fn enter(
+    app: &Arc<App>,
+    mut request: JoinRequest,
+    issued_at: i64,
+    log: &mut JoinLog<'_>,
+) -> Result<Entered, Refused> {
     let _pending =
         app.pending.clone().try_acquire_owned().map_err(|_| Refusal::Unavailable("too many joins at once"))?;
-    let door = door(app, &mut request, issued_at).await?;
+    let door = door(app, &mut request, issued_at, &mut log.vouched).await?;
     let answered = tokio::time::timeout(FIRST_ANSWER, async {
         for _ in 0..ATTEMPTS {
             match attempt(app, &request, door.may_create).await {
@@ -403,9 +447,14 @@ impl Door {
 
 /// For calls of Matrix rooms, room state says whether a join may happen at all, and what is left of the grants. Elsewhere
 /// who was in a room may make it again: clients never ask for another token.
-async fn door(app: &App, request: &mut JoinRequest, issued_at: i64) -> Result<Door, Refusal> {
+async fn door(
+    app: &App,
+    request: &mut JoinRequest,
+    issued_at: i64,
+    vouched: &mut Option<Vouched>,
+) -> Result<Door, Refusal> {
     let is_matrix = match &app.matrix {
-        Some(matrix) => matrix.check_join(&mut request.grants, issued_at).await?,
+        Some(matrix) => matrix.check_join(&mut request.grants, issued_at, vouched).await?,
         None => false,
     };
     Ok(Door { may_create: is_matrix || request.grants.room_create || request.grants.joined, is_matrix })

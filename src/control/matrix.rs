@@ -31,7 +31,7 @@ use signalling::matrix::power::Dialect;
 use signalling::matrix::request::{ApiError, TokenRequest};
 use signalling::matrix::server_name::{ServerName, server_of_user};
 use signalling::room::api::{AdminRequest, Grants, Notice, Refusal};
-use signalling::token::{CallClaim, Claims, OwnClaim, VideoGrant};
+use signalling::token::{Claims, VideoGrant};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
@@ -40,8 +40,9 @@ use self::calls::HomeId;
 use self::homeserver::Homeserver;
 use self::openid::{OpenId, OpenIdError};
 use self::resolve::{Federation, SystemDns};
-use self::service::{Admitted, Came, Input, Order, Parts, Presence, Service, Shown, TokenQuestion};
+use self::service::{Admitted, Came, Input, Looked, Order, Parts, Presence, Service, TokenQuestion};
 use self::store::Store;
+use super::audit::{Audit, Record, What};
 use super::auth::{Auth, is_call};
 use super::listener::Held;
 use super::metrics::Metrics;
@@ -80,6 +81,7 @@ struct Shared {
     url: String,
     metrics: Arc<Metrics>,
     nodes: Nodes,
+    audit: Audit,
 }
 
 /// Reports of room tasks, on their way to the service.
@@ -143,6 +145,7 @@ impl Prepared {
         registry: Registry,
         metrics: Arc<Metrics>,
         nodes: Nodes,
+        audit: Audit,
     ) -> Result<Matrix, String> {
         let matrix = Arc::new(config.matrix.clone());
         let authorities = authorities(&matrix.federation_ca_file)?;
@@ -168,7 +171,7 @@ impl Prepared {
             orders,
             results: self.inputs.downgrade(),
             metrics: metrics.clone(),
-            nodes: Some(nodes.clone()),
+            audit: audit.clone(),
         };
         for home in &matrix.homeservers {
             let (numbers, name) = (&metrics.matrix, [&home.server_name]);
@@ -184,7 +187,8 @@ impl Prepared {
         tokio::spawn(Service::new(parts, service::now()).run(self.receiver));
         let url = if matrix.url.is_empty() { format!("ws://localhost:{}", config.port) } else { matrix.url.clone() };
         let openid = OpenId::new(bases, client, matrix.homeserver_grace.0, federation);
-        let shared = Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url, metrics, nodes });
+        let shared =
+            Arc::new(Shared { config: matrix, homes: asked, openid, auth, registry, url, metrics, nodes, audit });
         Ok(Matrix { inputs: self.inputs, shared })
     }
 }
@@ -207,7 +211,20 @@ impl Matrix {
     }
 
     /// Count a request that came to nothing before anybody was asked about the room.
-    fn count_unproven(&self, error: ApiError) -> ApiError {
+    fn count_unproven(&self, request: &TokenRequest, error: ApiError) -> ApiError {
+        let (rule, why) = match error.status {
+            401 => ("openid", "could not prove who it is"),
+            _ => ("homeserver_down", "could not be looked up: the homeserver does not answer"),
+        };
+        let room = room_name(&request.matrix_room, &request.slot);
+        self.shared.audit.record(&Record {
+            what: What::Refusal,
+            at: "token",
+            room: &room,
+            rule,
+            why,
+            ..Record::default()
+        });
         self.shared.metrics.matrix.tokens.with_label_values(&[result_of(&error)]).inc();
         error
     }
@@ -287,19 +304,7 @@ impl Matrix {
             Ok(_) | Err(registry::FULL) => {}
             Err(_) => return Err(UNABLE),
         }
-        let homes = &self.shared.config.homeservers;
-        let home = admitted.home.and_then(|home| homes.get(home.0)).map(|home| home.server_name.clone());
-        let caller = request.caller(user);
-        let call = CallClaim {
-            home: home.unwrap_or_default(),
-            room: request.matrix_room.clone(),
-            slot: request.slot.clone(),
-            user: caller.user,
-            device: caller.device,
-            member: caller.member,
-            sticky: dialect == Dialect::Sticky,
-        };
-        let jwt = self.sign(room, identity, admitted, call)?;
+        let jwt = self.sign(room, identity, admitted)?;
         let own = self.shared.nodes.own_url();
         let url = if own.is_empty() { self.shared.url.as_str() } else { own };
         Ok(json!({ "url": url, "jwt": jwt }))
@@ -340,8 +345,8 @@ impl Matrix {
         }
     }
 
-    fn sign(&self, room: String, identity: String, admitted: Admitted, call: CallClaim) -> Result<String, ApiError> {
-        let Admitted { rights, not_before, .. } = admitted;
+    fn sign(&self, room: String, identity: String, admitted: Admitted) -> Result<String, ApiError> {
+        let Admitted { rights, not_before } = admitted;
         let video = VideoGrant {
             room_join: true,
             room,
@@ -352,8 +357,7 @@ impl Matrix {
             can_update_own_metadata: Some(false),
             ..VideoGrant::default()
         };
-        let weir = Some(OwnClaim { call: Some(call), ..OwnClaim::default() });
-        let claims = Claims { sub: identity, video: Some(video), weir, ..Claims::default() };
+        let claims = Claims { sub: identity, video: Some(video), ..Claims::default() };
         self.shared.auth.sign(claims, self.shared.config.token_lifetime.0, not_before).map_err(|_| UNABLE)
     }
 
@@ -364,19 +368,20 @@ impl Matrix {
     ///
     /// # Errors
     /// With what the client is told.
-    pub(super) async fn check_join(&self, grants: &mut Grants, issued_at: i64) -> Result<bool, Refusal> {
+    pub(super) async fn check_join(
+        &self,
+        grants: &mut Grants,
+        issued_at: i64,
+        vouched: &mut Option<Vouched>,
+    ) -> Result<bool, Refusal> {
         if !is_call(&grants.room) {
             return Ok(false);
         }
-        let shown = Shown {
-            room: grants.room.clone(),
-            identity: grants.identity.clone(),
-            issued_at,
-            call: grants.call.clone(),
-            joined: grants.joined,
-        };
-        let answer = self.ask(|answer| Input::Join { shown: Box::new(shown), answer }).await;
-        let rights = answer.unwrap_or(Err(Refused::HomeserverDown)).map_err(Refused::refusal)?;
+        let (room, identity) = (grants.room.clone(), grants.identity.clone());
+        let answer = self.ask(|answer| Input::Join { room, identity, issued_at, answer }).await;
+        let Looked { user, rule, result } = answer.unwrap_or(Looked::nobody(Refused::HomeserverDown));
+        *vouched = Some(Vouched { user, rule, is_refusal: result.is_err() });
+        let rights = result.map_err(Refused::refusal)?;
         admission::narrow(grants, rights);
         Ok(true)
     }
@@ -452,6 +457,17 @@ impl Matrix {
         self.inputs.send(input(sender)).await.ok()?;
         answer.await.ok()
     }
+}
+
+/// What room state said about a join, for the audit stream.
+#[derive(Debug)]
+pub(super) struct Vouched {
+    /// Matrix user, where it is known whose token it is.
+    pub(super) user: Option<String>,
+    /// By what it was decided.
+    pub(super) rule: &'static str,
+    /// It decided against.
+    pub(super) is_refusal: bool,
 }
 
 /// A request with what is needed to pass it on.

@@ -48,6 +48,7 @@ pub(super) struct Metrics {
     pub(super) accept_errors: IntCounter,
     pub(super) api_requests: IntCounterVec,
     pub(super) webhooks: IntCounterVec,
+    pub(super) audit: IntCounterVec,
     pub(super) matrix: MatrixNumbers,
     pub(super) passed: IntCounterVec,
     pub(super) nodes: IntGauge,
@@ -110,6 +111,7 @@ impl Metrics {
                 .counter("weir_control_accept_errors_total", "Connections the system could not accept.")?,
             api_requests: labelled("weir_control_api_requests_total", "Server API requests by answer.", "code")?,
             webhooks: labelled("weir_control_webhooks_total", "Webhooks by what became of them.", "result")?,
+            audit: labelled("weir_audit_records_total", "Audit records by what became of them.", "result")?,
             matrix: MatrixNumbers::new(&make)?,
             passed: labelled(
                 "weir_passed_total",
@@ -154,6 +156,7 @@ impl Metrics {
         begin(&self.full, &["threads", "bandwidth", "tracks", "participants", "rooms"]);
         begin(&self.livekit_joined, &["signal_connected", "signal_failed", "rtc_connected"]);
         begin(&self.webhooks, &["delivered", "refused", "expired", "dropped"]);
+        begin(&self.audit, &["written", "dropped", "failed"]);
         self.matrix.begin();
         begin(&self.passed, &["join", "token", "push", "no_answer"]);
         let reasons = (0..64).filter_map(|number| proto::DisconnectReason::try_from(number).ok());

@@ -9,6 +9,7 @@ use signalling::livekit::JoinLimits;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use super::audit::Audit;
 use super::auth::Auth;
 use super::connection::QueueLimits;
 use super::http::{self, App};
@@ -107,11 +108,12 @@ impl Server {
         let mut media = media_config(config, &advertised, identity);
         media.turn = relay::service(config, &advertised).map_err(ServerError::Start)?;
         let turn_key = media.turn.as_ref().map(|turn| turn.key.clone());
-        let (media, link) = MediaThreads::start(media, clock).map_err(|error| media_error(&error))?;
+        let (media, link) = MediaThreads::start(media, clock).map_err(|error| media_error(config, &error))?;
 
         let load = Load::new(config.limit.clone(), link.threads.len(), tokio::time::Instant::now());
         let metrics = Metrics::new(&node_id(&fingerprint), load).map_err(|e| ServerError::Start(e.to_string()))?;
         let metrics = Arc::new(metrics);
+        let audit = Audit::start(&config.audit, metrics.audit.clone()).map_err(ServerError::Start)?;
         let auth = Arc::new(Auth::new(config.keys.clone(), matrix::calls_secret(config)));
         let started = Started {
             http: local(&http),
@@ -147,12 +149,12 @@ impl Server {
         let matrix = match matrix_queue {
             Some((_, prepared)) => Some(
                 prepared
-                    .start(config, auth.clone(), registry.clone(), metrics.clone(), nodes.clone())
+                    .start(config, auth.clone(), registry.clone(), metrics.clone(), nodes.clone(), audit.clone())
                     .map_err(ServerError::Start)?,
             ),
             None => None,
         };
-        let app = App { matrix, ..app(config, auth, registry, metrics.clone(), mailboxes, nodes) };
+        let app = App { matrix, audit, ..app(config, auth, registry, metrics.clone(), mailboxes, nodes) };
         let app = Arc::new(app);
         tokio::spawn(drain::tell(Arc::downgrade(&app)));
         tokio::spawn(drain::move_misplaced(app.registry.clone(), misplaced));
@@ -246,6 +248,7 @@ impl Drop for Server {
         let _ = self.stopping.send(true);
         // Blocks for the length of a loop turn.
         drop(self.media.take());
+        self.app.audit.flush();
     }
 }
 
@@ -262,6 +265,7 @@ fn app(
         auth,
         registry,
         matrix: None,
+        audit: Audit::default(),
         metrics,
         nodes,
         join_limits: JoinLimits {
@@ -334,16 +338,33 @@ fn media_config(config: &Config, advertised: &[IpAddr], identity: Arc<DtlsIdenti
     }
 }
 
-fn media_error(error: &StartError) -> ServerError {
+fn media_error(config: &Config, error: &StartError) -> ServerError {
     match error {
         StartError::Listen { protocol, address, source } => {
-            let key = if *protocol == "TCP" { "rtc.tcp_port" } else { "rtc.udp_port" };
+            let key = port_key(config, protocol, *address);
             ServerError::Start(format!(
                 "cannot listen on {protocol} {address}: {}; change `{key}` or end what uses it",
                 plain(source)
             ))
         }
         other => ServerError::Start(other.to_string()),
+    }
+}
+
+/// The key that chose this port.
+fn port_key(config: &Config, protocol: &str, address: SocketAddr) -> &'static str {
+    let turn = &config.turn;
+    let of_turn = [
+        ("UDP", turn.udp_port, "turn.udp_port"),
+        ("TCP", turn.tcp_port, "turn.tcp_port"),
+        ("TCP", turn.tls_port, "turn.tls_port"),
+    ];
+    let is_there = turn.bind_addresses.is_empty() || turn.bind_addresses.iter().any(|bind| bind.0 == address.ip());
+    let mut of_turn = of_turn.into_iter().filter(|_| turn.enabled && is_there);
+    match of_turn.find(|(spoken, port, _)| *spoken == protocol && *port == address.port()) {
+        Some((_, _, key)) => key,
+        None if protocol == "TCP" => "rtc.tcp_port",
+        None => "rtc.udp_port",
     }
 }
 

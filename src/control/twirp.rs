@@ -19,8 +19,10 @@ use axum::response::{IntoResponse, Response};
 use signalling::token::{Claims, VideoGrant};
 use tokio::sync::Semaphore;
 
+use super::audit::{Record, What};
 use super::http::{App, bearer};
 use error::{Code, TwirpError};
+use rooms::Subject;
 use wire::Wire;
 
 /// What the path of a call starts with.
@@ -97,6 +99,28 @@ impl Method {
         })
     }
 
+    /// As the path has it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CreateRoom => "CreateRoom",
+            Self::ListRooms => "ListRooms",
+            Self::DeleteRoom => "DeleteRoom",
+            Self::ListParticipants => "ListParticipants",
+            Self::GetParticipant => "GetParticipant",
+            Self::RemoveParticipant => "RemoveParticipant",
+            Self::MutePublishedTrack => "MutePublishedTrack",
+            Self::UpdateParticipant => "UpdateParticipant",
+            Self::UpdateSubscriptions => "UpdateSubscriptions",
+            Self::SendData => "SendData",
+            Self::UpdateRoomMetadata => "UpdateRoomMetadata",
+        }
+    }
+
+    /// Whether it changes anything.
+    const fn is_change(self) -> bool {
+        !matches!(self, Self::ListRooms | Self::ListParticipants | Self::GetParticipant)
+    }
+
     /// Whether the grant allows the method, for some room at least.
     const fn is_allowed(self, grant: &VideoGrant) -> bool {
         match self {
@@ -143,11 +167,27 @@ async fn answer(app: &App, route: &str, request: Request) -> Result<Response, Tw
     let wire = Wire::of(request.headers())?;
     let token = bearer(request.headers()).filter(|token| !token.is_empty()).ok_or(NOT_ALLOWED)?;
     let claims = app.auth.claims(token).map_err(|error| TwirpError::made(Code::Unauthenticated, error.to_string()))?;
+    let (key, by) = (claims.iss.clone(), claims.sub.clone());
     let caller = Caller::of(claims, method)?;
     let closed = |_| TwirpError::new(Code::Unavailable, "server is stopping");
     let _place = app.api.places.acquire().await.map_err(closed)?;
     let body = read_body(request).await?;
-    rooms::call(app, method, &caller, wire, &body).await
+    let mut subject = Subject::default();
+    let result = rooms::call(app, method, &caller, wire, &body, &mut subject).await;
+    if method.is_change() {
+        let code = result.as_ref().map_or_else(TwirpError::code, |_| "ok");
+        app.audit.record(&Record {
+            what: What::Admin,
+            at: "api",
+            room: &subject.room,
+            who: &subject.who,
+            rule: method.name(),
+            why: code,
+            key: &key,
+            by: &by,
+        });
+    }
+    result
 }
 
 async fn read_body(request: Request) -> Result<Bytes, TwirpError> {

@@ -76,9 +76,9 @@ impl HeaderBuffer {
     }
 
     /// Write the header of a packet that is padding only (RFC 3550, 5.1: the padding bit), with places for
-    /// [`Self::set_transport_cc`] and [`Self::set_abs_send_time`] where negotiated.
-    pub fn padding(&mut self, fields: &Fields, to: &ExtensionIds) -> &[u8] {
-        self.forward(fields, Extensions::default(), &ExtensionIds::default(), to, None);
+    /// [`Self::set_transport_cc`] and [`Self::set_abs_send_time`], and with `mid`, where negotiated.
+    pub fn padding(&mut self, fields: &Fields, to: &ExtensionIds, mid: Option<&str>) -> &[u8] {
+        self.forward(fields, Extensions::default(), &ExtensionIds::default(), to, mid);
         if let Some(first) = self.bytes.first_mut() {
             *first |= 0x20;
         }

@@ -107,6 +107,13 @@ pub struct ReportBlock {
     pub delay_since_sr: u32,
 }
 
+impl ReportBlock {
+    /// Of a stream of which all has come up to the extended number `highest`, evenly, and no sender report.
+    pub const fn nothing_lost(ssrc: Ssrc, highest: u32) -> Self {
+        Self { ssrc, fraction_lost: 0, cumulative_lost: 0, highest, jitter: 0, last_sr: 0, delay_since_sr: 0 }
+    }
+}
+
 const REPORT_BLOCK: usize = 24;
 
 macro_rules! records {

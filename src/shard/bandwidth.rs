@@ -265,7 +265,7 @@ impl Shard {
         let index = sender.tx.take_rtx(0);
         let timestamp = sender.tx.last_timestamp();
         let fields = Fields { marker: false, payload_type, sequence: wire_u16(index), timestamp, ssrc };
-        self.header.padding(&fields, &sender.extensions);
+        self.header.padding(&fields, &sender.extensions, sender.repair_section());
         self.header.set_transport_cc(bandwidth.estimator.next_number());
         self.header.set_abs_send_time(now);
         let header = self.header.bytes();

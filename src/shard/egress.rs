@@ -94,7 +94,7 @@ impl Shard {
             };
             (numbering.seq, fields, &[])
         };
-        let mid = (!sender.tx.is_placed()).then_some(sender.mid.as_str()).filter(|mid| !mid.is_empty());
+        let mid = if copy.copy == Copy::First { sender.section() } else { sender.repair_section() };
         self.header.forward(&fields, entry.extensions, &stream.extensions, &sender.extensions, mid);
         let numbered = self.header.has_transport_cc();
         if let Some(bandwidth) = line.bandwidth.as_deref() {

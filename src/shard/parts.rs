@@ -147,7 +147,7 @@ pub(super) struct Sender {
     pub(super) rtx_ssrc: Option<Ssrc>,
     pub(super) payload_types: Vec<PayloadMap>,
     pub(super) extensions: ExtensionIds,
-    /// Told until the far end reports on the stream.
+    /// Name of its section at the far end; empty: never told.
     pub(super) mid: String,
     pub(super) cname: String,
     pub(super) nack: bool,
@@ -158,6 +158,17 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// The section, until the far end reports on the stream: packets may overtake the answer that tells it.
+    pub(super) fn section(&self) -> Option<&str> {
+        if self.tx.is_placed() { None } else { self.repair_section() }
+    }
+
+    /// The section, for packets of the retransmission stream. It is named for good: nobody reports on that stream, and
+    /// a Firefox that has learnt one stream of a section from its name drops every other that never named it.
+    pub(super) fn repair_section(&self) -> Option<&str> {
+        Some(self.mid.as_str()).filter(|mid| !mid.is_empty())
+    }
+
     /// Padding can be sent on its retransmission stream, and the far end reports on it.
     pub(super) fn can_pad(&self) -> bool {
         self.rtx_ssrc.is_some()

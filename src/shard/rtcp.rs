@@ -234,15 +234,7 @@ impl Shard {
 
     fn send_receiver_reports(&mut self, now: Instant, key: TransportKey, out: &mut Outbox) {
         let Some(line) = self.lines.get_mut(key) else { return };
-        let empty = ReportBlock {
-            ssrc: Ssrc(0),
-            fraction_lost: 0,
-            cumulative_lost: 0,
-            highest: 0,
-            jitter: 0,
-            last_sr: 0,
-            delay_since_sr: 0,
-        };
+        let empty = ReportBlock::nothing_lost(Ssrc(0), 0);
         let mut blocks = [empty; MAX_BLOCKS];
         let mut count = 0;
         for at in 0..line.received.len() {

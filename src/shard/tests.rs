@@ -347,19 +347,28 @@ fn packets_name_their_section_until_the_far_end_reports_on_them() {
         PacketView::parse(rtp_to(&sent, 2)[0]).unwrap().extension(4) == Some(b"17")
     };
     assert!(named(&mut bench, 1) && named(&mut bench, 2));
-    let block = ReportBlock {
-        ssrc: Ssrc(9000),
-        fraction_lost: 0,
-        cumulative_lost: 0,
-        highest: 2,
-        jitter: 0,
-        last_sr: 0,
-        delay_since_sr: 0,
-    };
+    let block = ReportBlock::nothing_lost(Ssrc(9000), 2);
     let mut report = Vec::new();
     write::receiver_report(&mut report, Ssrc(1), &[block]);
     bench.send(2, &report);
     assert!(!named(&mut bench, 3));
+}
+
+#[test]
+fn what_repairs_a_stream_always_names_its_section() {
+    let mut bench = Bench::new(2);
+    bench.publish(1, 10, track(MediaKind::Video, 500));
+    bench.subscribe_in(2, 10, 20, 9000, "17");
+    bench.send(1, &rtp(VP8, 0, 0, 500, true, &vp8(true, true, 0, b"x")));
+    let sent = bench.take();
+    let lost = PacketView::parse(rtp_to(&sent, 2)[0]).unwrap().sequence();
+    let mut reports = Vec::new();
+    write::receiver_report(&mut reports, Ssrc(1), &[ReportBlock::nothing_lost(Ssrc(9000), lost.into())]);
+    write::nack(&mut reports, Ssrc(1), Ssrc(9000), [lost]);
+    bench.send(2, &reports);
+    let sent = bench.take();
+    let again = PacketView::parse(rtp_to(&sent, 2)[0]).unwrap();
+    assert_eq!((again.ssrc(), again.extension(4)), (Ssrc(9001), Some(&b"17"[..])));
 }
 
 #[test]

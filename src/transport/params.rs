@@ -140,7 +140,8 @@ pub struct DowntrackParams {
     pub payload_types: Vec<PayloadMap>,
     /// Header extensions the subscriber takes.
     pub extensions: ExtensionIds,
-    /// Name of the subscriber's section (RFC 8843), told in packets until it first reports on the stream; empty: never.
+    /// Name of the subscriber's section (RFC 8843), told in packets until it first reports on the stream, and in each
+    /// retransmission and padding packet; empty: never.
     pub mid: String,
     /// Canonical end-point name for RTCP SDES; the same for tracks that are to be lip-synced.
     pub cname: String,

@@ -128,15 +128,7 @@ impl Subscriber {
             out.extend(screen.ask(ms, *ssrc));
         }
         if ms.is_multiple_of(1000) {
-            let block = |ssrc: &u32| ReportBlock {
-                ssrc: Ssrc(*ssrc),
-                fraction_lost: 0,
-                cumulative_lost: 0,
-                highest: 0,
-                jitter: 0,
-                last_sr: 0,
-                delay_since_sr: 0,
-            };
+            let block = |ssrc: &u32| ReportBlock::nothing_lost(Ssrc(*ssrc), 0);
             let blocks: Vec<ReportBlock> = self.screens.keys().chain(self.voices.keys()).map(block).collect();
             let mut packet = Vec::new();
             write::receiver_report(&mut packet, Ssrc(1), &blocks);

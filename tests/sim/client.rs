@@ -78,20 +78,8 @@ impl Client {
             };
             write::sender_report(&mut packet, &info, &[]);
         }
-        let blocks: Vec<ReportBlock> = self
-            .inbound
-            .keys()
-            .take(31)
-            .map(|ssrc| ReportBlock {
-                ssrc: Ssrc(*ssrc),
-                fraction_lost: 0,
-                cumulative_lost: 0,
-                highest: 0,
-                jitter: 0,
-                last_sr: 0,
-                delay_since_sr: 0,
-            })
-            .collect();
+        let blocks: Vec<ReportBlock> =
+            self.inbound.keys().take(31).map(|ssrc| ReportBlock::nothing_lost(Ssrc(*ssrc), 0)).collect();
         write::receiver_report(&mut packet, Ssrc(1), &blocks);
         out.push(packet);
     }

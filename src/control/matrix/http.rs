@@ -117,7 +117,7 @@ type Answered = Result<Response, Failure>;
 
 async fn token(State(matrix): State<Matrix>, endpoint: Endpoint, asked: Asked) -> Answered {
     let request = request::token_request(endpoint, &asked.body)?;
-    let user = matrix.prove(&request, &asked).await.map_err(|error| matrix.count_unproven(error))?;
+    let user = matrix.prove(&request, &asked).await.map_err(|error| matrix.count_unproven(&request, error))?;
     Ok(answer(StatusCode::OK, &matrix.token(&request, &user, &asked).await?))
 }
 

@@ -21,7 +21,6 @@ use signalling::matrix::policy::Policies;
 use signalling::matrix::power::Dialect;
 use signalling::matrix::request::DelayedLeave;
 use signalling::matrix::view::Rights;
-use signalling::token::CallClaim;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::asking::Asking;
@@ -36,8 +35,8 @@ use super::resolve::Federation;
 use super::rooms::{RoomKey, Rooms};
 use super::store::{Loaded, Store};
 use crate::config::{Feed, MatrixConfig};
+use crate::control::audit::Audit;
 use crate::control::metrics::Metrics;
-use crate::control::nodes::Nodes;
 use crate::media::clock::unix_now;
 
 /// What the service is told and asked.
@@ -46,7 +45,7 @@ pub(super) enum Input {
     /// Somebody proven asks for a token.
     Token { request: Box<TokenQuestion>, answer: oneshot::Sender<Result<Admitted, Refused>> },
     /// Somebody shows a token.
-    Join { shown: Box<Shown>, answer: oneshot::Sender<Result<Rights, Refused>> },
+    Join { room: String, identity: String, issued_at: i64, answer: oneshot::Sender<Looked> },
     /// A homeserver pushes.
     Push { home: HomeId, events: Vec<Event> },
     /// A room task reports.
@@ -76,18 +75,27 @@ pub(super) struct TokenQuestion {
     pub(super) leave: Option<DelayedLeave>,
 }
 
-/// A token as it is shown.
-#[derive(Debug)]
-pub(super) struct Shown {
-    pub(super) room: String,
-    pub(super) identity: String,
-    /// Unix seconds.
-    pub(super) issued_at: i64,
-    /// Whom it was made for, by this node or by another.
-    pub(super) call: Option<Box<CallClaim>>,
-    /// Its bearer was in the call.
-    pub(super) joined: bool,
+/// What was said about a token that somebody shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    /// Whose it is, where that is known.
+    pub(super) user: Option<String>,
+    /// By what it was decided.
+    pub(super) rule: &'static str,
+    pub(super) result: Result<Rights, Refused>,
 }
+
+impl Looked {
+    /// A refusal of nobody knows whom.
+    pub(super) const fn nobody(refused: Refused) -> Self {
+        Self { user: None, rule: refused.label(), result: Err(refused) }
+    }
+}
+
+/// What lets somebody in whose room is known, in audit records.
+const ROOM_STATE: &str = "room_state";
+/// The same where the policy decides because nothing is known of the room.
+const WITHOUT_FEED: &str = "without_feed";
 
 /// A token may be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +103,6 @@ pub(super) struct Admitted {
     pub(super) rights: Rights,
     /// Unix seconds the token has to be signed at, at least.
     pub(super) not_before: i64,
-    /// Who knew the user to be in the room.
-    pub(super) home: Option<HomeId>,
 }
 
 /// What became of a participant.
@@ -169,9 +175,9 @@ pub(super) struct Service {
     /// For results of requests. Weak: the service ends when nobody else asks.
     results: mpsc::WeakSender<Input>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     reads: Arc<Semaphore>,
     prune_at: i64,
-    nodes: Option<Nodes>,
 }
 
 /// What the service stands on.
@@ -184,8 +190,7 @@ pub(super) struct Parts {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) results: mpsc::WeakSender<Input>,
     pub(super) metrics: Arc<Metrics>,
-    /// Others that may have a call; `None`: there are none.
-    pub(super) nodes: Option<Nodes>,
+    pub(super) audit: Audit,
 }
 
 /// Unix milliseconds.
@@ -220,9 +225,9 @@ impl Service {
             orders: parts.orders,
             results: parts.results,
             metrics: parts.metrics,
+            audit: parts.audit,
             reads: Arc::new(Semaphore::new(MAX_READS)),
             prune_at: now + PRUNE,
-            nodes: parts.nodes,
         };
         service.restore(now, parts.loaded);
         service
@@ -277,7 +282,7 @@ impl Service {
     fn handle(&mut self, now: i64, input: Input) {
         match input {
             Input::Token { request, answer } => self.on_token(now, *request, answer),
-            Input::Join { shown, answer } => self.on_join(now, *shown, answer),
+            Input::Join { room, identity, issued_at, answer } => self.on_join(now, room, identity, issued_at, answer),
             Input::Push { home, events } => self.on_push(now, home, events),
             Input::Presence(presence) => self.on_presence(now, &presence),
             Input::Read { key, result } => self.on_read(now, &key, result),

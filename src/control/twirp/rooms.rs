@@ -21,6 +21,20 @@ const ASKED_AT_ONCE: usize = 64;
 /// How often the making of a room that met its predecessor in its last moment is tried again.
 const ATTEMPTS: usize = 3;
 
+/// What a call is about, for the audit stream.
+#[derive(Debug, Default)]
+pub(super) struct Subject {
+    pub(super) room: String,
+    /// Participant identity; empty: the room.
+    pub(super) who: String,
+}
+
+impl Subject {
+    fn is(&mut self, room: &str, who: &str) {
+        (self.room, self.who) = (room.to_owned(), who.to_owned());
+    }
+}
+
 /// Answer a call whose token allows the method for some room.
 pub(super) async fn call(
     app: &App,
@@ -28,12 +42,18 @@ pub(super) async fn call(
     caller: &Caller,
     wire: Wire,
     body: &[u8],
+    subject: &mut Subject,
 ) -> Result<Response, TwirpError> {
     Ok(match method {
-        Method::CreateRoom => wire.reply(&create_room(app, wire.read(body)?).await?),
+        Method::CreateRoom => {
+            let request: proto::CreateRoomRequest = wire.read(body)?;
+            subject.is(&request.name, "");
+            wire.reply(&create_room(app, request).await?)
+        }
         Method::ListRooms => wire.reply(&list_rooms(app, wire.read(body)?).await?),
         Method::DeleteRoom => {
             let request: proto::DeleteRoomRequest = wire.read(body)?;
+            subject.is(&request.room, "");
             let room = app.registry.find(&request.room).await.ok_or(NO_ROOM)?;
             ask(&room, AdminRequest::DeleteRoom).await?;
             wire.reply(&proto::DeleteRoomResponse {})
@@ -50,6 +70,7 @@ pub(super) async fn call(
         }
         Method::RemoveParticipant => {
             let request: proto::RoomParticipantIdentity = wire.read(body)?;
+            subject.is(&request.room, &request.identity);
             let room = room(app, caller, &request.room).await?;
             let reason = proto::DisconnectReason::ParticipantRemoved;
             ask(&room, AdminRequest::RemoveParticipant { identity: request.identity, reason }).await?;
@@ -57,6 +78,7 @@ pub(super) async fn call(
         }
         Method::MutePublishedTrack => {
             let proto::MuteRoomTrackRequest { room: name, identity, track_sid, muted } = wire.read(body)?;
+            subject.is(&name, &identity);
             let room = room(app, caller, &name).await?;
             match ask(&room, AdminRequest::MuteTrack { identity, track_sid, muted }).await? {
                 AdminAnswer::Track(track) => wire.reply(&proto::MuteRoomTrackResponse { track: Some(*track) }),
@@ -65,23 +87,27 @@ pub(super) async fn call(
         }
         Method::UpdateParticipant => {
             let request: proto::UpdateParticipantRequest = wire.read(body)?;
+            subject.is(&request.room, &request.identity);
             let room = room(app, caller, &request.room).await?;
             wire.reply(&participant(ask(&room, AdminRequest::UpdateParticipant(Box::new(request))).await?)?)
         }
         Method::UpdateSubscriptions => {
             let request: proto::UpdateSubscriptionsRequest = wire.read(body)?;
+            subject.is(&request.room, &request.identity);
             let room = room(app, caller, &request.room).await?;
             ask(&room, AdminRequest::UpdateSubscriptions(Box::new(request))).await?;
             wire.reply(&proto::UpdateSubscriptionsResponse {})
         }
         Method::SendData => {
             let request: proto::SendDataRequest = wire.read(body)?;
+            subject.is(&request.room, "");
             let room = room(app, caller, &request.room).await?;
             ask(&room, AdminRequest::SendData(Box::new(request))).await?;
             wire.reply(&proto::SendDataResponse {})
         }
         Method::UpdateRoomMetadata => {
             let request: proto::UpdateRoomMetadataRequest = wire.read(body)?;
+            subject.is(&request.room, "");
             let room = room(app, caller, &request.room).await?;
             wire.reply(&room_of(ask(&room, AdminRequest::UpdateRoomMetadata(request.metadata)).await?)?)
         }

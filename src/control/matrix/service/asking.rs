@@ -1,17 +1,16 @@
 //! Questions that may have to wait for a room to be read: may this user have a token, may this token be used?
 
-use signalling::matrix::identity::{Caller, room_name};
-use signalling::matrix::power::Dialect;
+use signalling::matrix::identity::room_name;
 use signalling::matrix::server_name::server_of_user;
 use signalling::matrix::view::Rights;
-use signalling::token::CallClaim;
 use tokio::sync::oneshot;
 
 use super::super::admission::{self, Refused};
 use super::super::calls::{HomeId, Known, RemoteLoad};
 use super::super::rooms::RoomKey;
-use super::{Admitted, Service, Shown, TokenQuestion, described};
+use super::{Admitted, Looked, ROOM_STATE, Service, TokenQuestion, WITHOUT_FEED, described};
 use crate::config::Feed;
+use crate::control::audit::{Record, What};
 
 /// How old a view may be to give out a token, ms, where events are pushed.
 const FRESH: i64 = 60_000;
@@ -34,8 +33,7 @@ pub(super) struct Asking {
 #[derive(Debug)]
 enum Purpose {
     Token { question: TokenQuestion, answer: oneshot::Sender<Result<Admitted, Refused>> },
-    TakeUp { question: TokenQuestion, joined: bool, answer: oneshot::Sender<Result<Rights, Refused>> },
-    Join { room: String, identity: String, user: String, answer: oneshot::Sender<Result<Rights, Refused>> },
+    Join { room: String, identity: String, user: String, answer: oneshot::Sender<Looked> },
 }
 
 impl Asking {
@@ -48,7 +46,7 @@ impl Asking {
     pub(super) fn user_for(&self, key: &RoomKey) -> Option<&str> {
         let waits = self.homes.first() == Some(&key.0) && self.matrix_room == key.1;
         waits.then_some(match &self.purpose {
-            Purpose::Token { question, .. } | Purpose::TakeUp { question, .. } => question.caller.user.as_str(),
+            Purpose::Token { question, .. } => question.caller.user.as_str(),
             Purpose::Join { user, .. } => user,
         })
     }
@@ -69,7 +67,7 @@ impl Service {
         if homes.is_empty() {
             let result = admission::without_feed(self.config.without_feed);
             let result = result.and_then(|rights| self.grant(now, None, &question, rights, Rights::ALL));
-            self.answer_token(now, &question.caller.user, result, answer);
+            self.answer_token(now, &question, WITHOUT_FEED, result, answer);
             return;
         }
         let until = now + self.grace();
@@ -78,52 +76,29 @@ impl Service {
         self.consider(now, Asking { matrix_room, homes, asked_at: now, until, purpose });
     }
 
-    pub(super) fn on_join(&mut self, now: i64, shown: Shown, answer: oneshot::Sender<Result<Rights, Refused>>) {
-        let Shown { room, identity, issued_at, call, joined } = shown;
-        if issued_at < self.calls.good_from(&room, &identity) {
-            let _ = answer.send(Err(Refused::Revoked));
-            return;
-        }
-        let Some((call, known)) = self.calls.known(&room, &identity) else {
-            match call.and_then(|call| question_of(*call, &room, identity)) {
-                Some((home, question)) => self.take_up(now, &home, question, joined, answer),
-                None => drop(answer.send(Err(Refused::Revoked))),
-            }
+    pub(super) fn on_join(
+        &mut self,
+        now: i64,
+        room: String,
+        identity: String,
+        issued_at: i64,
+        answer: oneshot::Sender<Looked>,
+    ) {
+        let good_from = self.calls.good_from(&room, &identity);
+        let known = self.calls.known(&room, &identity).filter(|_| issued_at >= good_from);
+        let Some((call, known)) = known else {
+            let _ = answer.send(Looked::nobody(Refused::Revoked));
             return;
         };
         let Some(home) = known.home else {
-            let _ = answer.send(Ok(known.rights));
+            let user = Some(known.caller.user.clone());
+            let _ = answer.send(Looked { user, rule: WITHOUT_FEED, result: Ok(known.rights) });
             return;
         };
         let (matrix_room, user) = (call.matrix_room.clone(), known.caller.user.clone());
         let purpose = Purpose::Join { room, identity, user, answer };
         let until = now + self.grace();
         self.consider(now, Asking { matrix_room, homes: vec![home], asked_at: now, until, purpose });
-    }
-
-    /// Another node let somebody in, or this one in an earlier life: the room says whether that still holds.
-    fn take_up(
-        &mut self,
-        now: i64,
-        home: &str,
-        question: TokenQuestion,
-        joined: bool,
-        answer: oneshot::Sender<Result<Rights, Refused>>,
-    ) {
-        let mut homes = self.homes_for(&question.caller.user);
-        if homes.is_empty() {
-            let result = admission::without_feed(self.config.without_feed);
-            let result = result.and_then(|rights| self.grant(now, None, &question, rights, Rights::ALL));
-            let _ = answer.send(result.map(|admitted| admitted.rights));
-            return;
-        }
-        let is_it = |id: &HomeId| self.homes.get(id.0).is_some_and(|it| it.server.config.server_name == home);
-        // Who knew the user to be there is asked first.
-        homes.sort_by_key(|id| !is_it(id));
-        let until = now + self.grace();
-        let matrix_room = question.matrix_room.clone();
-        let purpose = Purpose::TakeUp { question, joined, answer };
-        self.consider(now, Asking { matrix_room, homes, asked_at: now, until, purpose });
     }
 
     /// Whose views can say whether this user is in a room: the user's own homeserver's, else those of all.
@@ -199,11 +174,10 @@ impl Service {
 
     fn decide(&self, key: &RoomKey, asking: &Asking) -> Result<(Rights, Rights), Refused> {
         match &asking.purpose {
-            Purpose::Token { question, .. } | Purpose::TakeUp { question, .. } => {
+            Purpose::Token { question, .. } => {
                 let (user, slot) = (&question.caller.user, &question.slot);
                 let room = room_name(&question.matrix_room, slot);
-                let was_inside = matches!(asking.purpose, Purpose::TakeUp { joined: true, .. });
-                let inside = was_inside || self.calls.is_live(&room, user, question.caller.device.as_deref());
+                let inside = self.calls.is_live(&room, user, question.caller.device.as_deref());
                 let rights =
                     self.admit(key, user, slot, question.dialect, inside).unwrap_or(Err(Refused::NotInRoom))?;
                 Ok((rights, self.cap_of(key.0, &room, user, inside)?))
@@ -236,24 +210,15 @@ impl Service {
         match asking.purpose {
             Purpose::Token { question, answer } => {
                 let result = self.grant(now, Some(home), &question, rights, cap);
-                self.answer_token(now, &question.caller.user, result, answer);
+                self.answer_token(now, &question, ROOM_STATE, result, answer);
             }
-            Purpose::TakeUp { question, answer, .. } => {
-                let room = room_name(&question.matrix_room, &question.slot);
-                let result = self.grant(now, Some(home), &question, rights, cap);
-                if result.is_ok() {
-                    self.decisions.note(now, &question.caller.user, "was let in with a token of another node");
-                    self.ghosts.heard_of(now, &room, &question.caller);
-                }
-                let _ = answer.send(result.map(|admitted| admitted.rights));
-            }
-            Purpose::Join { room, identity, answer, .. } => {
+            Purpose::Join { room, identity, user, answer } => {
                 let rights = rights.and(cap);
                 if let Some(known) = self.calls.known_mut(&room, &identity) {
                     known.rights = rights;
                     self.ghosts.heard_of(now, &room, &known.caller);
                 }
-                let _ = answer.send(Ok(rights));
+                let _ = answer.send(Looked { user: Some(user), rule: ROOM_STATE, result: Ok(rights) });
             }
         }
     }
@@ -261,12 +226,11 @@ impl Service {
     fn refuse(&mut self, now: i64, asking: Asking, refused: Refused) {
         match asking.purpose {
             Purpose::Token { question, answer } => {
-                self.answer_token(now, &question.caller.user, Err(refused), answer);
+                self.answer_token(now, &question, refused.label(), Err(refused), answer);
             }
-            Purpose::TakeUp { question: TokenQuestion { caller: Caller { user, .. }, .. }, answer, .. }
-            | Purpose::Join { user, answer, .. } => {
+            Purpose::Join { user, answer, .. } => {
                 self.decisions.note(now, &user, &format!("was not let in with a token: {}", refused.words()));
-                let _ = answer.send(Err(refused));
+                let _ = answer.send(Looked { user: Some(user), rule: refused.label(), result: Err(refused) });
             }
         }
     }
@@ -274,15 +238,31 @@ impl Service {
     fn answer_token(
         &mut self,
         now: i64,
-        user: &str,
+        question: &TokenQuestion,
+        rule: &'static str,
         result: Result<Admitted, Refused>,
         answer: oneshot::Sender<Result<Admitted, Refused>>,
     ) {
+        let user = &question.caller.user;
         let words = match &result {
             Ok(admitted) => format!("got a token and may publish {}", described(admitted.rights)),
             Err(refused) => format!("got no token: {}", refused.words()),
         };
         self.decisions.note(now, user, &words);
+        let room = room_name(&question.matrix_room, &question.slot);
+        let (what, rule) = match &result {
+            Ok(_) => (What::Admission, rule),
+            Err(refused) => (What::Refusal, refused.label()),
+        };
+        self.audit.record(&Record {
+            what,
+            at: "token",
+            room: &room,
+            who: user,
+            rule,
+            why: &words,
+            ..Record::default()
+        });
         // Fails when the client has gone meanwhile.
         let _ = answer.send(result);
     }
@@ -315,7 +295,7 @@ impl Service {
         if let Some(leave) = &question.leave {
             self.delegate(now, &room, &question.caller, leave);
         }
-        Ok(Admitted { rights, not_before: self.calls.good_from(&room, &question.identity), home })
+        Ok(Admitted { rights, not_before: self.calls.good_from(&room, &question.identity) })
     }
 
     /// A room was read: whoever waited for it is answered, or asks the next homeserver.
@@ -347,15 +327,4 @@ impl Service {
         self.waiting = waiting;
         over.into_iter().for_each(|asking| self.consider(now, asking));
     }
-}
-
-/// What was asked when this token was made, and of whom; `None`: its parts do not fit together.
-fn question_of(call: CallClaim, room: &str, identity: String) -> Option<(String, TokenQuestion)> {
-    let caller = Caller { user: call.user, device: call.device, member: call.member };
-    let is_right = room_name(&call.room, &call.slot) == room && caller.identities().contains(&identity);
-    is_right.then(|| {
-        let dialect = if call.sticky { Dialect::Sticky } else { Dialect::State };
-        let (matrix_room, slot) = (call.room, call.slot);
-        (call.home, TokenQuestion { matrix_room, slot, caller, identity, dialect, leave: None })
-    })
 }

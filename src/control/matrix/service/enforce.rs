@@ -8,6 +8,7 @@ use super::super::admission::{self, Question, Refused, Rules};
 use super::super::calls::HomeId;
 use super::super::rooms::RoomKey;
 use super::{Came, Order, Presence, Service, described};
+use crate::control::audit::{Record, What};
 
 impl Service {
     /// Whoever may no longer be in a call goes; whoever may do more or less is told.
@@ -61,6 +62,17 @@ impl Service {
         self.store.revoke(room, identity, now);
         self.order(Order::Remove { room: room.to_owned(), identity: identity.to_owned() });
         self.decisions.note(now, &known.caller.user, &format!("was removed, with all tokens: {}", why.words()));
+        let at = if known.live.is_empty() { "token" } else { "call" };
+        let (user, rule) = (&known.caller.user, why.label());
+        self.audit.record(&Record {
+            what: What::Ejection,
+            at,
+            room,
+            who: user,
+            rule,
+            why: &format!("was removed, with all tokens: {}", why.words()),
+            ..Record::default()
+        });
         if known.live.is_empty() {
             return;
         }
@@ -92,6 +104,15 @@ impl Service {
             Came::Joined => {
                 if !self.calls.joined(room, identity, sid) {
                     // Let in by nobody, or removed while it was on its way.
+                    self.audit.record(&Record {
+                        what: What::Ejection,
+                        at: "call",
+                        room,
+                        who: identity,
+                        rule: "not_admitted",
+                        why: "was let in by nobody, or removed on its way",
+                        ..Record::default()
+                    });
                     self.order(Order::Remove { room: room.clone(), identity: identity.clone() });
                     return;
                 }

@@ -50,6 +50,8 @@ pub(super) struct Departure {
     leave_sent: bool,
     /// It was in the call when weir ended, and was not heard of since.
     awaited: bool,
+    /// It is in the log that its membership is cleared: however often that has to be tried.
+    is_told: bool,
 }
 
 /// All of them.
@@ -103,6 +105,7 @@ impl Ghosts {
             caller: known.caller.clone(),
             leave_sent: false,
             awaited: false,
+            is_told: false,
         };
         // Further identities of the same device are the same ghost. What is known of both is kept: membership in room
         // state says more than a sticky one, and a member id is better than none.
@@ -170,11 +173,6 @@ impl Service {
         self.ghosts.gone(now, room, &matrix_room, &known, grace);
     }
 
-    /// Whether another node has the call now.
-    pub(super) fn is_elsewhere(&self, room: &str) -> bool {
-        self.nodes.as_ref().is_some_and(|nodes| nodes.is_elsewhere(room))
-    }
-
     pub(super) fn ghosts_due(&mut self, now: i64) {
         let due = |departure: &Departure| departure.due <= now;
         let keys: Vec<_> = self.ghosts.departures.iter().filter(|(_, d)| due(d)).map(|(key, _)| key.clone()).collect();
@@ -182,11 +180,6 @@ impl Service {
             let Some(mut departure) = self.ghosts.departures.remove(&key) else { continue };
             let room = key.0.as_str();
             if self.calls.is_live(room, &departure.caller.user, departure.caller.device.as_deref()) {
-                continue;
-            }
-            if self.is_elsewhere(room) {
-                // That node knows whether it is there.
-                self.ghosts.again(now, key, departure);
                 continue;
             }
             if !departure.leave_sent && self.leave_gone(now, room, &departure.caller) {
@@ -215,7 +208,7 @@ impl Service {
     }
 
     /// Empty what still stands of somebody who is gone, in the name of a local user who may.
-    fn clear_membership(&mut self, now: i64, key: GhostKey, departure: Departure) {
+    fn clear_membership(&mut self, now: i64, key: GhostKey, mut departure: Departure) {
         let Some(home) = departure.home else { return };
         let room = (home, departure.matrix_room.clone());
         let Some(server) = self.homes.get(home.0).map(|it| it.server.clone()) else { return };
@@ -248,7 +241,9 @@ impl Service {
                 if !self.may_clear(now, &matrix_room, &membership) {
                     return;
                 }
-                tracing::info!("a stale call membership is cleared");
+                if !std::mem::replace(&mut departure.is_told, true) {
+                    tracing::info!("a stale call membership is cleared");
+                }
                 let clearing = Box::new(Clearing { key, departure, membership: membership.clone() });
                 spawn(&self.results, async move {
                     let result = server.clear_state(&matrix_room, CALL_MEMBER, &membership, &as_user).await;
