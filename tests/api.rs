@@ -399,3 +399,75 @@ async fn changes_are_on_record_with_the_key_that_made_them_and_looks_are_not() {
     );
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// Joins with media and answers one call with `reply`.
+async fn callee(api: &Api, identity: &str) -> weir_loadtest::Client {
+    let video = VideoGrant { room_join: true, room: "r".to_owned(), ..VideoGrant::default() };
+    let token = auth::mint(&Config::dev().keys, identity, video, HOUR).unwrap();
+    let url = format!("ws://{}", api.address);
+    let client = weir_loadtest::Client::connect(&url, &token, weir_loadtest::Options::default()).await.unwrap();
+    client.until(SOON, |seen| seen.channels_open.then_some(())).await.unwrap();
+    client
+}
+
+async fn answer_one(client: &mut weir_loadtest::Client, reply: proto::rpc_response::Value) -> proto::RpcRequest {
+    use proto::data_packet::Value as Packet;
+    let request = |event| match event {
+        weir_loadtest::Event::Data(_, packet) => match packet.value {
+            Some(Packet::RpcRequest(request)) => Some((packet.participant_identity, request)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let (caller, request) = client.wait(SOON, request).await.unwrap();
+    let ack = Packet::RpcAck(proto::RpcAck { request_id: request.id.clone() });
+    let response = proto::RpcResponse { request_id: request.id.clone(), value: Some(reply) };
+    for (sequence, value) in [(1, ack), (2, Packet::RpcResponse(response))] {
+        let destination_identities = vec![caller.clone()];
+        let packet = proto::DataPacket { value: Some(value), sequence, destination_identities, ..Default::default() };
+        client.raw_data("_reliable", packet.encode_to_vec()).await.unwrap();
+    }
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_of_participants_are_called_in_json_and_protobuf() {
+    use proto::rpc_response::Value as Reply;
+    let mut config = config();
+    config.rtc.node_ip = "127.0.0.1".to_owned();
+    let api = Api::start(&config);
+    api.call("CreateRoom", json!({ "name": "r" })).await;
+    let ask = json!({ "room": "r", "destination_identity": "alice", "method": "greet", "payload": "hello" });
+    is_error(&api.call("PerformRpc", ask.clone()).await, 404, "not_found");
+    let mut alice = callee(&api, "alice").await;
+    let asked = api.call("PerformRpc", ask.clone());
+    let (answer, request) = tokio::join!(asked, answer_one(&mut alice, Reply::Payload("hi there".to_owned())));
+    assert_eq!(answer, (200, json!({ "payload": "hi there" })));
+    assert_eq!((request.method.as_str(), request.payload.as_str()), ("greet", "hello"));
+
+    let mut bob = callee(&api, "bob").await;
+    let error = proto::RpcError { code: 1_500, message: "not today".to_owned(), data: "7".to_owned() };
+    let body = proto::PerformRpcRequest {
+        room: "r".to_owned(),
+        destination_identity: "bob".to_owned(),
+        method: "greet".to_owned(),
+        ..Default::default()
+    };
+    let (path, token) = ("/twirp/livekit.RoomService/PerformRpc", token(everything()));
+    let asked = api.send(path, &token, "application/protobuf", body.encode_to_vec());
+    let (answer, _) = tokio::join!(asked, answer_one(&mut bob, Reply::Error(error)));
+    assert_eq!(answer.status(), 409);
+    let told: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let meta = json!({ "rpc_code": "1500", "rpc_data": "7" });
+    assert_eq!(told, json!({ "code": "aborted", "msg": "not today", "meta": meta }));
+
+    // Nobody answers in time; nobody else's room is open; nothing is called without a name.
+    let mut hasty = ask.clone();
+    hasty["response_timeout_ms"] = json!(200);
+    is_error(&api.call("PerformRpc", hasty).await, 408, "deadline_exceeded");
+    let other = VideoGrant { room: "other".to_owned(), ..everything() };
+    is_error(&api.call_as(other, "PerformRpc", ask.clone()).await, 401, "unauthenticated");
+    let mut nameless = ask;
+    nameless["method"] = json!("");
+    is_error(&api.call("PerformRpc", nameless).await, 400, "invalid_argument");
+}

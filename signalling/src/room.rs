@@ -32,6 +32,7 @@ mod participant;
 mod publish;
 mod quality;
 mod resume;
+mod rpc;
 mod settings;
 mod signal;
 mod simulate;
@@ -86,6 +87,8 @@ pub struct Room {
     replay: Replay,
     handles: Handles,
     nonces: Nonces,
+    /// Calls of the server API that wait for participants.
+    calls: rpc::Calls,
     /// Those who are coming back, in livekit-client's way.
     returning: BTreeSet<ParticipantId>,
     gathering: Option<Gathering>,
@@ -106,6 +109,8 @@ enum Timer {
     Comebacks,
     /// A downgrade of what is wanted of a track has lasted.
     Dynacast(TrackId),
+    /// An answer to a call of the server API is late.
+    Calls,
     /// Something of one participant.
     Of(ParticipantId, Task),
 }
@@ -159,6 +164,7 @@ impl Room {
             replay: Replay::default(),
             handles: Handles::default(),
             nonces: Nonces::default(),
+            calls: rpc::Calls::default(),
             returning: BTreeSet::new(),
             gathering: None,
             params,
@@ -237,6 +243,7 @@ impl Room {
                 Timer::Quality => self.send_quality(cx),
                 Timer::Comebacks => self.look_at_comebacks(cx),
                 Timer::Dynacast(track) => self.send_dynacast(cx, track),
+                Timer::Calls => self.expire_calls(cx),
                 Timer::Of(participant, task) => self.run_task(cx, participant, task),
             }
             if self.lifetime.ended {

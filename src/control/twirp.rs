@@ -31,6 +31,10 @@ pub(super) const PREFIX: &str = "/twirp/";
 const MAX_BODY: usize = 10 << 20;
 /// Calls answered at once; further ones wait. Each may hold a body.
 const PLACES: usize = 32;
+/// Calls of participants' methods at once: they wait without holding a body.
+const RPCS: usize = 512;
+/// How much longer those may take: what the room grants them at most.
+const RPC_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a call may take in all, its body and the wait for a place included. SDKs give up after 10 to 60 seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Services LiveKit has and weir does not: said to be so, rather than not to exist.
@@ -41,6 +45,7 @@ const OTHER_SERVICES: [&str; 5] =
 #[derive(Debug)]
 pub(super) struct ApiRules {
     places: Semaphore,
+    rpcs: Semaphore,
     /// Bytes of a room name.
     room_name: usize,
     /// Bytes of room metadata.
@@ -50,7 +55,7 @@ pub(super) struct ApiRules {
 impl ApiRules {
     /// With bounds in bytes.
     pub(super) fn new(room_name: usize, metadata: usize) -> Self {
-        Self { places: Semaphore::new(PLACES), room_name, metadata }
+        Self { places: Semaphore::new(PLACES), rpcs: Semaphore::new(RPCS), room_name, metadata }
     }
 }
 
@@ -68,6 +73,7 @@ enum Method {
     UpdateSubscriptions,
     SendData,
     UpdateRoomMetadata,
+    PerformRpc,
 }
 
 impl Method {
@@ -92,7 +98,8 @@ impl Method {
             "UpdateSubscriptions" => Self::UpdateSubscriptions,
             "SendData" => Self::SendData,
             "UpdateRoomMetadata" => Self::UpdateRoomMetadata,
-            "ForwardParticipant" | "MoveParticipant" | "PerformRpc" => {
+            "PerformRpc" => Self::PerformRpc,
+            "ForwardParticipant" | "MoveParticipant" => {
                 return Err(TwirpError::new(Code::Unimplemented, "weir does not have this method"));
             }
             _ => return Err(bad_route),
@@ -113,6 +120,7 @@ impl Method {
             Self::UpdateSubscriptions => "UpdateSubscriptions",
             Self::SendData => "SendData",
             Self::UpdateRoomMetadata => "UpdateRoomMetadata",
+            Self::PerformRpc => "PerformRpc",
         }
     }
 
@@ -149,10 +157,14 @@ impl Caller {
     }
 }
 
+/// Somebody is slow.
+const TOO_LONG: TwirpError = TwirpError::new(Code::Unavailable, "the call took too long");
+
 /// The handler of everything below [`PREFIX`].
 pub(super) async fn serve(State(app): State<Arc<App>>, Path(route): Path<String>, request: Request) -> Response {
-    let answered = tokio::time::timeout(PATIENCE, answer(&app, &route, request)).await;
-    let result = answered.unwrap_or(Err(TwirpError::new(Code::Unavailable, "the call took too long")));
+    let patience = if route.ends_with("/PerformRpc") { PATIENCE + RPC_PATIENCE } else { PATIENCE };
+    let answered = tokio::time::timeout(patience, answer(&app, &route, request)).await;
+    let result = answered.unwrap_or(Err(TOO_LONG));
     let code = result.as_ref().map_or_else(TwirpError::code, |_| "ok");
     app.metrics.api_requests.with_label_values(&[code]).inc();
     result.unwrap_or_else(IntoResponse::into_response)
@@ -170,8 +182,15 @@ async fn answer(app: &App, route: &str, request: Request) -> Result<Response, Tw
     let (key, by) = (claims.iss.clone(), claims.sub.clone());
     let caller = Caller::of(claims, method)?;
     let closed = |_| TwirpError::new(Code::Unavailable, "server is stopping");
-    let _place = app.api.places.acquire().await.map_err(closed)?;
-    let body = read_body(request).await?;
+    let place = app.api.places.acquire().await.map_err(closed)?;
+    let body = tokio::time::timeout(PATIENCE, read_body(request)).await.map_err(|_| TOO_LONG)??;
+    let place = if method == Method::PerformRpc {
+        drop(place);
+        let full = |_| TwirpError::new(Code::Unavailable, "too many calls wait for participants");
+        app.api.rpcs.try_acquire().map_err(full)?
+    } else {
+        place
+    };
     let mut subject = Subject::default();
     let result = rooms::call(app, method, &caller, wire, &body, &mut subject).await;
     if method.is_change() {
@@ -187,6 +206,7 @@ async fn answer(app: &App, route: &str, request: Request) -> Result<Response, Tw
             by: &by,
         });
     }
+    drop(place);
     result
 }
 

@@ -18,6 +18,10 @@ impl Room {
             self.end(cx, Reason::RoomDeleted);
             return;
         }
+        if let AdminRequest::PerformRpc(request) = request {
+            self.call(cx, id, *request);
+            return;
+        }
         let answer = self.answer_admin(cx, request);
         cx.push(Output::Admin { id, answer });
     }
@@ -61,7 +65,8 @@ impl Room {
                 Ok(AdminAnswer::Room(Box::new(self.room_message())))
             }
             AdminRequest::Debug => Ok(AdminAnswer::Debug(self.debug())),
-            AdminRequest::DeleteRoom => Ok(AdminAnswer::Done),
+            // Answered above.
+            AdminRequest::DeleteRoom | AdminRequest::PerformRpc(_) => Ok(AdminAnswer::Done),
         }
     }
 

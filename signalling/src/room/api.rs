@@ -282,6 +282,8 @@ pub enum AdminRequest {
     UpdateSubscriptions(Box<proto::UpdateSubscriptionsRequest>),
     /// Send a data packet to the room.
     SendData(Box<proto::SendDataRequest>),
+    /// Call a method of a participant. Answered when the participant has, or when that takes too long.
+    PerformRpc(Box<proto::PerformRpcRequest>),
     /// Change room metadata.
     UpdateRoomMetadata(String),
     /// Full state for `/debug`, as JSON, without secrets or addresses.
@@ -301,6 +303,10 @@ pub enum AdminAnswer {
     Participant(Box<proto::ParticipantInfo>),
     /// A track.
     Track(Box<proto::TrackInfo>),
+    /// What a participant answered to a call.
+    Rpc(String),
+    /// A participant answered a call with an error.
+    RpcFailed(Box<proto::RpcError>),
     /// JSON.
     Debug(serde_json::Value),
 }
@@ -320,6 +326,12 @@ pub enum AdminError {
     /// Twirp `permission_denied`.
     #[error("{0}")]
     Denied(&'static str),
+    /// Twirp `unavailable`: not now.
+    #[error("{0}")]
+    Unavailable(&'static str),
+    /// Twirp `deadline_exceeded`.
+    #[error("{0}")]
+    TimedOut(&'static str),
 }
 
 /// What a room is made with.

@@ -164,11 +164,15 @@ impl Room {
         if !may_send(participant, &packet) || (kind == Kind::Reliable && !participant.inbox.is_new(packet.sequence)) {
             return 0;
         }
+        if self.take_answer(cx, id, &packet) {
+            return 0;
+        }
         if let Some(Value::User(user)) = &packet.value
             && !self.nonces.is_new(&user.nonce)
         {
             return 0;
         }
+        let Some(participant) = self.participants.get(&id) else { return 0 };
         stamp(participant, kind, &mut packet);
         let audience = address(&mut packet, entries);
         self.deliver(cx, Some(id), kind, &packet, audience)
@@ -247,6 +251,13 @@ impl Room {
         }
     }
 
+    /// A packet of the server itself. Says how often it went out.
+    pub(super) fn send_from_server(&mut self, cx: &mut Cx<'_>, kind: Kind, packet: proto::DataPacket) -> usize {
+        let mut packet = packet;
+        let audience = address(&mut packet, self.config.limits.list_entries);
+        self.deliver(cx, None, kind, &packet, audience)
+    }
+
     /// A packet of the server API. False if its nonce was seen before.
     pub(super) fn send_server_data(&mut self, cx: &mut Cx<'_>, request: proto::SendDataRequest) -> bool {
         if !self.nonces.is_new(&request.nonce) {
@@ -271,8 +282,7 @@ impl Room {
                 user.destination_sids = request.destination_sids;
             }
         }
-        let audience = address(&mut packet, self.config.limits.list_entries);
-        self.deliver(cx, None, kind, &packet, audience);
+        self.send_from_server(cx, kind, packet);
         true
     }
 }

@@ -123,6 +123,7 @@ impl Room {
             self.drop_track(cx, id, track);
         }
         self.drop_data_tracks(cx, id);
+        self.drop_calls(cx, id);
         let Some(participant) = self.participants.remove(&id) else { return };
         cx.media(MediaCommand::RemoveParticipant { participant: id });
         self.forget(&participant);

@@ -10,7 +10,7 @@ use proto::signal_request::Message as Ask;
 use proto::signal_response::Message;
 use signalling::media::{DataChannel, MediaCommand, MediaEvent, TransportId};
 use signalling::room::Config;
-use signalling::room::api::AdminRequest;
+use signalling::room::api::{AdminAnswer, AdminError, AdminId, AdminRequest, Input};
 
 use crate::world::{Client, World, params};
 
@@ -143,7 +143,7 @@ fn a_resumed_client_gets_what_it_missed() {
     let connection = world.connection();
     let mut request = crate::world::join_request("alice", signalling::room::api::Generation::V1);
     (request.reconnect, request.participant_sid) = (true, alice.sid.clone());
-    world.input(signalling::room::api::Input::Join { connection, request: Box::new(request) });
+    world.input(Input::Join { connection, request: Box::new(request) });
     let Some(Message::Reconnect(reconnect)) = world.inboxes[&connection].front() else { panic!() };
     assert_eq!(reconnect.last_message_seq, 3);
 }
@@ -233,4 +233,118 @@ fn data_tracks_are_forwarded_under_the_subscribers_handle() {
         _ => None,
     });
     assert_eq!(handles, 0);
+}
+
+fn call(to: &str, timeout_ms: u32) -> proto::PerformRpcRequest {
+    proto::PerformRpcRequest {
+        destination_identity: to.into(),
+        method: "greet".into(),
+        payload: "hello".into(),
+        response_timeout_ms: timeout_ms,
+        ..Default::default()
+    }
+}
+
+fn ask(world: &mut World, request: proto::PerformRpcRequest) {
+    world.input(Input::Admin { id: AdminId(7), request: Box::new(AdminRequest::PerformRpc(Box::new(request))) });
+}
+
+/// The request that went out, and to whom.
+fn asked(world: &mut World) -> (Vec<TransportId>, proto::DataPacket, proto::RpcRequest) {
+    let packets = sent(world);
+    let [(to, DataChannel::Reliable, payload)] = &packets[..] else { panic!("{packets:?}") };
+    let packet = proto::DataPacket::decode(payload.clone()).unwrap();
+    let Some(Value::RpcRequest(request)) = packet.value.clone() else { panic!("{packet:?}") };
+    (to.clone(), packet, request)
+}
+
+fn of_call(value: Value, sequence: u32) -> proto::DataPacket {
+    // Clients answer whoever is named as the caller.
+    let destination_identities = vec!["weir:server".into()];
+    proto::DataPacket { value: Some(value), sequence, destination_identities, ..Default::default() }
+}
+
+fn ack(id: &str, sequence: u32) -> proto::DataPacket {
+    of_call(Value::RpcAck(proto::RpcAck { request_id: id.into() }), sequence)
+}
+
+fn response(id: &str, value: proto::rpc_response::Value, sequence: u32) -> proto::DataPacket {
+    of_call(Value::RpcResponse(proto::RpcResponse { request_id: id.into(), value: Some(value) }), sequence)
+}
+
+#[test]
+fn the_server_calls_a_method_of_a_participant_and_nobody_hears_the_answer() {
+    use proto::rpc_response::Value as Answer;
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    let bob = world.join_active("bob");
+    ask(&mut world, call("alice", 10_000));
+    let (to, packet, request) = asked(&mut world);
+    assert_eq!(to, [world.transports(&alice)[0]]);
+    assert_eq!((packet.participant_identity.as_str(), request.version), ("weir:server", 1));
+    assert_eq!((request.method.as_str(), request.payload.as_str()), ("greet", "hello"));
+    assert_eq!(request.response_timeout_ms, 3_000, "less the way there and back");
+    // Somebody else who guesses the id answers nothing.
+    send(&mut world, &bob, DataChannel::Reliable, &response(&request.id, Answer::Payload("forged".into()), 1));
+    send(&mut world, &alice, DataChannel::Reliable, &ack(&request.id, 1));
+    assert!(world.answers.is_empty());
+    world.advance(Duration::from_secs(9));
+    send(&mut world, &alice, DataChannel::Reliable, &response(&request.id, Answer::Payload("hi".into()), 2));
+    assert!(matches!(world.answers.pop(), Some(Ok(AdminAnswer::Rpc(payload))) if payload == "hi"));
+    send(&mut world, &alice, DataChannel::Reliable, &response(&request.id, Answer::Payload("again".into()), 3));
+    assert!(world.answers.is_empty(), "answered once");
+    world.advance(Duration::from_secs(60));
+    assert!(world.answers.is_empty() && sent(&mut world).is_empty());
+    // An error is an answer too.
+    ask(&mut world, call("alice", 0));
+    let (_, _, request) = asked(&mut world);
+    let error = proto::RpcError { code: 1_400, message: "no such method".into(), data: String::new() };
+    send(&mut world, &alice, DataChannel::Reliable, &response(&request.id, Answer::Error(error.clone()), 4));
+    assert!(matches!(world.answers.pop(), Some(Ok(AdminAnswer::RpcFailed(told))) if *told == error));
+}
+
+#[test]
+fn calls_end_with_patience_with_the_participant_and_at_their_limits() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    let failure = |world: &mut World| world.answers.pop().map(|answer| answer.map(|_| ()));
+    ask(&mut world, call("nobody", 0));
+    assert_eq!(failure(&mut world), Some(Err(AdminError::NotFound("participant does not exist"))));
+    for broken in [
+        proto::PerformRpcRequest { method: String::new(), ..call("alice", 0) },
+        proto::PerformRpcRequest { method: "m".repeat(65), ..call("alice", 0) },
+        proto::PerformRpcRequest { payload: "p".repeat(15 * 1024 + 1), ..call("alice", 0) },
+    ] {
+        ask(&mut world, broken);
+        assert!(matches!(failure(&mut world), Some(Err(AdminError::Invalid(_)))));
+    }
+    world.join("deaf");
+    ask(&mut world, call("deaf", 0));
+    assert!(matches!(failure(&mut world), Some(Err(AdminError::Unavailable(_)))), "its channels are not open yet");
+    // One that does not take it in time; one that does and never answers.
+    ask(&mut world, call("alice", 10_000));
+    asked(&mut world);
+    world.advance(Duration::from_millis(6_900));
+    assert!(world.answers.is_empty());
+    world.advance(Duration::from_millis(200));
+    assert_eq!(failure(&mut world), Some(Err(AdminError::TimedOut("the participant did not take the call in time"))));
+    ask(&mut world, call("alice", 10_000));
+    let (_, _, request) = asked(&mut world);
+    send(&mut world, &alice, DataChannel::Reliable, &ack(&request.id, 1));
+    world.advance(Duration::from_millis(9_900));
+    assert!(world.answers.is_empty());
+    world.advance(Duration::from_millis(200));
+    assert_eq!(failure(&mut world), Some(Err(AdminError::TimedOut("the participant did not answer in time"))));
+    // No more than a room's share at once; they end with the participant.
+    for _ in 0..64 {
+        ask(&mut world, call("alice", 60_000));
+    }
+    assert!(world.answers.is_empty());
+    ask(&mut world, call("alice", 60_000));
+    assert!(matches!(failure(&mut world), Some(Err(AdminError::Unavailable(_)))));
+    let reason = proto::DisconnectReason::ParticipantRemoved;
+    world.admin(AdminRequest::RemoveParticipant { identity: "alice".into(), reason }).unwrap();
+    let gone = std::mem::take(&mut world.answers);
+    assert_eq!(gone.len(), 64);
+    assert!(gone.iter().all(|answer| matches!(answer, Err(AdminError::Unavailable("the participant left")))));
 }

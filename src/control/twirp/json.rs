@@ -302,6 +302,13 @@ macro_rules! empty {
         }
     )*};
 }
+impl ProtoJson for proto::PerformRpcResponse {
+    fn proto_json(&self) -> Value {
+        let Self { payload } = self;
+        json!({ "payload": payload })
+    }
+}
+
 empty!(DeleteRoomResponse, RemoveParticipantResponse, UpdateSubscriptionsResponse, SendDataResponse);
 
 #[cfg(test)]

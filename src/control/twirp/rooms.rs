@@ -9,7 +9,7 @@ use signalling::room::api::{AdminAnswer, AdminRequest};
 
 use super::error::{Code, TwirpError};
 use super::wire::Wire;
-use super::{App, Caller, Method};
+use super::{App, Caller, Method, RPC_PATIENCE};
 use crate::control::registry::{RoomHandle, RoomSettings};
 
 /// What tools look for to tell a missing room from a missing participant.
@@ -105,6 +105,16 @@ pub(super) async fn call(
             ask(&room, AdminRequest::SendData(Box::new(request))).await?;
             wire.reply(&proto::SendDataResponse {})
         }
+        Method::PerformRpc => {
+            let request: proto::PerformRpcRequest = wire.read(body)?;
+            subject.is(&request.room, &request.destination_identity);
+            let room = room(app, caller, &request.room).await?;
+            match ask_for(&room, AdminRequest::PerformRpc(Box::new(request)), RPC_PATIENCE).await? {
+                AdminAnswer::Rpc(payload) => wire.reply(&proto::PerformRpcResponse { payload }),
+                AdminAnswer::RpcFailed(error) => return Err(TwirpError::of_participant(*error)),
+                _ => return Err(OTHER_ANSWER),
+            }
+        }
         Method::UpdateRoomMetadata => {
             let request: proto::UpdateRoomMetadataRequest = wire.read(body)?;
             subject.is(&request.room, "");
@@ -182,7 +192,11 @@ async fn room(app: &App, caller: &Caller, name: &str) -> Result<RoomHandle, Twir
 }
 
 async fn ask(room: &RoomHandle, request: AdminRequest) -> Result<AdminAnswer, TwirpError> {
-    match tokio::time::timeout(ROOM_PATIENCE, room.admin(request)).await {
+    ask_for(room, request, ROOM_PATIENCE).await
+}
+
+async fn ask_for(room: &RoomHandle, request: AdminRequest, patience: Duration) -> Result<AdminAnswer, TwirpError> {
+    match tokio::time::timeout(patience, room.admin(request)).await {
         Ok(Some(answer)) => Ok(answer?),
         Ok(None) => Err(NO_ROOM),
         Err(_) => Err(TwirpError::new(Code::Unavailable, "the room does not answer")),
