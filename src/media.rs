@@ -119,13 +119,6 @@ impl MediaThreads {
         Ok((running, MediaLink { threads: links, tcp, turn, reports }))
     }
 
-    /// Read the TURN service's certificate again.
-    pub fn reload(&self) {
-        if let Some(relay) = &self.relay {
-            relay.reload();
-        }
-    }
-
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
         let what = name.clone();
         let handle = Builder::new().name(name).spawn(body).map_err(|source| StartError::System { what, source })?;
@@ -214,9 +207,6 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
-    /// The certificate of the TURN service.
-    #[error("{0}")]
-    Certificate(String),
     /// Anything else the system refuses.
     #[error("cannot start {what}: {source}")]
     System {

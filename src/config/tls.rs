@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ConfigError;
 
 /// TLS on `port`: then clients connect to wss:// without a reverse proxy. Renewed files are taken up by themselves
-/// within a minute, and at once after SIGHUP; running calls notice nothing.
+/// within ten seconds, and at once after SIGHUP; running calls notice nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {

@@ -1,8 +1,9 @@
 //! The TURN service as the rest of the node sees it: what to start, and what participants are told.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use signalling::relay::RelayAccess;
 
 use super::addresses;
@@ -10,11 +11,15 @@ use crate::config::Config;
 use crate::mailbox::TurnLink;
 use crate::media::TurnConfig;
 
-/// What the media side is to start, if anything. The key is new with each start: what it was used for is gone by then.
+/// What the media side is to start, if anything; `rules` say how its connections agree on TLS. The key is new with each start: what it was used for is gone by then.
 ///
 /// # Errors
 /// When the system gives no randomness.
-pub(super) fn service(config: &Config, advertised: &[IpAddr]) -> Result<Option<TurnConfig>, String> {
+pub(super) fn service(
+    config: &Config,
+    rules: Option<Arc<ServerConfig>>,
+    advertised: &[IpAddr],
+) -> Result<Option<TurnConfig>, String> {
     let turn = &config.turn;
     if !turn.enabled {
         return Ok(None);
@@ -31,8 +36,7 @@ pub(super) fn service(config: &Config, advertised: &[IpAddr]) -> Result<Option<T
         udp: at(turn.udp_port),
         tcp: at(turn.tcp_port),
         tls: at(if turn.has_tls() { turn.tls_port } else { 0 }),
-        certificate: (turn.has_tls() && !turn.external_tls)
-            .then(|| (PathBuf::from(&turn.cert_file), PathBuf::from(&turn.key_file))),
+        rules,
         advertised: advertised.to_vec(),
         key,
         max_allocations: usize::try_from(turn.relay_allocation_limit).unwrap_or(usize::MAX),

@@ -22,7 +22,7 @@ use super::places::Places;
 use super::proxies::Proxies;
 use super::registry::{Registry, RoomContext, ThreadInfo};
 use super::reports::Reports;
-use super::tls::Certificate;
+use super::tls::Certificates;
 use super::twirp::ApiRules;
 use super::visitors::{VisitorLimits, Visitors};
 use super::webhook::Webhooks;
@@ -79,7 +79,7 @@ pub struct Server {
     started: Started,
     stopping: watch::Sender<bool>,
     webhooks: Option<Webhooks>,
-    certificate: Option<Arc<Certificate>>,
+    certificates: Certificates,
     places: Arc<Places>,
     /// How long calls may go on when the node ends.
     patience: Duration,
@@ -94,7 +94,7 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, ServerError> {
         config.check()?;
         let advertised = addresses::advertised(config)?;
-        let certificate = config.tls.is_on().then(|| Certificate::load(&config.tls)).transpose()?;
+        let certificates = Certificates::load(config)?;
         let http = bind_all(&config.http_addresses(), config.port, "port")?;
         let listen = |wanted: Option<(Vec<IpAddr>, u16)>, key: &str| {
             wanted.map_or_else(|| Ok(Vec::new()), |(addresses, port)| bind_all(&addresses, port, key))
@@ -106,7 +106,7 @@ impl Server {
         let identity = Arc::new(identity.map_err(|e| ServerError::Start(e.to_string()))?);
         let fingerprint = identity.fingerprint().0;
         let mut media = media_config(config, &advertised, identity);
-        media.turn = relay::service(config, &advertised).map_err(ServerError::Start)?;
+        media.turn = relay::service(config, certificates.turn()?, &advertised).map_err(ServerError::Start)?;
         let turn_key = media.turn.as_ref().map(|turn| turn.key.clone());
         let (media, link) = MediaThreads::start(media, clock).map_err(|error| media_error(config, &error))?;
 
@@ -167,7 +167,7 @@ impl Server {
                 tokens: config.limit.token_rate_per_address,
             }),
             proxies: Arc::new(Proxies { trusted: config.trusted_proxies.clone(), header: config.proxy_protocol }),
-            tls: certificate.as_ref().map(Certificate::rules).transpose()?,
+            tls: certificates.public()?,
             max_head: size(config.limit.max_request_head),
             head_timeout: config.limit.request_head_timeout.into(),
             stopping: stopped,
@@ -191,11 +191,9 @@ impl Server {
         {
             tokio::spawn(listener::serve(listener, router, rules.clone()));
         }
-        if let Some(certificate) = &certificate {
-            tokio::spawn(certificate.clone().watch());
-        }
+        certificates.watch();
         let patience = config.drain.patience();
-        Ok(Self { app, started, stopping, webhooks, certificate, places, patience, media: Some(media) })
+        Ok(Self { app, started, stopping, webhooks, certificates, places, patience, media: Some(media) })
     }
 
     /// Where it listens.
@@ -205,12 +203,7 @@ impl Server {
 
     /// Read anew what may change while it runs: TLS certificates.
     pub fn reload(&self) {
-        if let Some(certificate) = &self.certificate {
-            certificate.reload();
-        }
-        if let Some(media) = &self.media {
-            media.reload();
-        }
+        self.certificates.reload();
     }
 
     /// Until somebody asks over the operator's listener that the node end.

@@ -41,7 +41,6 @@ struct Shared {
     /// The TURN thread is in poll, or about to be.
     asleep: AtomicBool,
     stop: AtomicBool,
-    reload: AtomicBool,
     waker: mio::Waker,
 }
 
@@ -60,7 +59,6 @@ impl RelayBox {
             runs: ArrayQueue::new(RUNS),
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            reload: AtomicBool::new(false),
             waker,
         });
         (Self(shared.clone()), RelayInbox(shared))
@@ -76,12 +74,6 @@ impl RelayBox {
     /// Tell the thread to end after its current turn.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::SeqCst);
-        self.wake();
-    }
-
-    /// Tell the thread to look at its certificate files again.
-    pub fn reload(&self) {
-        self.0.reload.store(true, Ordering::SeqCst);
         self.wake();
     }
 
@@ -106,16 +98,11 @@ impl RelayInbox {
         self.0.stop.load(Ordering::SeqCst)
     }
 
-    /// Whether certificates are to be read again; asked once, answered once.
-    pub fn wants_reload(&self) -> bool {
-        self.0.reload.swap(false, Ordering::SeqCst)
-    }
-
     /// Announce that the thread is about to sleep. `false`: something waits, do not.
     pub fn may_sleep(&self) -> bool {
         self.0.asleep.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
-        let is_idle = self.0.runs.is_empty() && !self.is_stopped() && !self.0.reload.load(Ordering::SeqCst);
+        let is_idle = self.0.runs.is_empty() && !self.is_stopped();
         if !is_idle {
             self.awake();
         }

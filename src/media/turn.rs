@@ -1,17 +1,16 @@
 //! The TURN thread: the sockets of [`crate::turn::TurnServer`], over UDP, TCP and TLS, and the queues that join it to the
 //! media threads. One for the node: it wraps and unwraps, the media threads do the rest.
 
-mod certificate;
 mod connection;
 mod streams;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
 
-use self::certificate::Certificate;
 use self::streams::{Door, Streams};
 use super::clock::Clock;
 use super::udp::UdpPort;
@@ -30,8 +29,6 @@ const RUNS_PER_TURN: usize = 256;
 const BATCH: usize = 64;
 /// How often slow things are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// How often the certificate's files are looked at.
-const LOOK_AT_FILES: Duration = Duration::from_secs(10);
 
 /// The TURN service of a node.
 #[derive(Clone, Debug)]
@@ -40,10 +37,10 @@ pub struct TurnConfig {
     pub udp: Vec<SocketAddr>,
     /// Plain TCP.
     pub tcp: Vec<SocketAddr>,
-    /// TLS. Without a certificate, a proxy in front has taken TLS off.
+    /// TLS. Without rules for it, a proxy in front has taken TLS off.
     pub tls: Vec<SocketAddr>,
-    /// Files with the certificate chain and its key, PEM.
-    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// How connections agree on TLS. They hold a certificate that may be renewed.
+    pub rules: Option<Arc<ServerConfig>>,
     /// The addresses clients are told for media; with the media threads' ports they are all peers there are.
     pub advertised: Vec<IpAddr>,
     /// What credentials are made with.
@@ -66,7 +63,7 @@ pub(super) struct TurnThread {
     server: TurnServer,
     udp: Vec<UdpPort>,
     streams: Streams,
-    certificate: Option<Certificate>,
+    rules: Option<Arc<ServerConfig>>,
     out: Output,
     batches: Vec<RelayedBatch>,
     stats: ThreadStats,
@@ -105,10 +102,6 @@ impl TurnThread {
             link.udp.push(port.local());
             udp.push(port);
         }
-        let certificate = match &config.certificate {
-            Some((chain, key)) => Some(Certificate::load(chain, key).map_err(StartError::Certificate)?),
-            None => None,
-        };
         let mut doors = Vec::new();
         let plain = config.tcp.iter().map(|address| (address, false));
         for (address, is_tls_port) in plain.chain(config.tls.iter().map(|address| (address, true))) {
@@ -122,7 +115,7 @@ impl TurnThread {
             } else {
                 link.tcp.push(local)
             }
-            doors.push(Door { listener, tls: is_tls_port && certificate.is_some() });
+            doors.push(Door { listener, tls: is_tls_port && config.rules.is_some() });
         }
         let first_stream = FIRST + udp.len() + doors.len();
         let server = turn::Config {
@@ -140,7 +133,7 @@ impl TurnThread {
             server: TurnServer::new(server, super::thread::seed()),
             udp,
             streams: Streams::new(doors, first_stream, config.max_allocations, config.max_per_address),
-            certificate,
+            rules: config.rules.clone(),
             out: Output::default(),
             batches: threads.iter().map(|_| RelayedBatch::default()).collect(),
             stats: ThreadStats::default(),
@@ -151,7 +144,7 @@ impl TurnThread {
     /// Serve until stopped.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(1_024);
-        let (mut housekeeping, mut look_at_files) = (self.clock.now(), self.clock.now() + LOOK_AT_FILES);
+        let mut housekeeping = self.clock.now();
         while !self.inbox.is_stopped() {
             self.sleep(housekeeping, &mut events);
             let now = self.clock.now();
@@ -167,13 +160,6 @@ impl TurnThread {
                 let server = &self.server;
                 self.streams.sweep(now, |link| server.is_allocated(link));
                 self.end_closed();
-            }
-            let asked = self.inbox.wants_reload();
-            if asked || look_at_files <= now {
-                look_at_files = now + LOOK_AT_FILES;
-                if let Some(certificate) = &mut self.certificate {
-                    certificate.look(asked);
-                }
             }
         }
     }
@@ -212,8 +198,7 @@ impl TurnThread {
         for port in &mut self.udp {
             port.receive(&mut self.stats, |route, datagram| server.handle(now, route, datagram, out));
         }
-        let tls = self.certificate.as_ref().map(Certificate::current);
-        self.streams.accept(now, self.poll.registry(), tls);
+        self.streams.accept(now, self.poll.registry(), self.rules.as_ref());
         self.streams.receive(now, |route, message| server.handle(now, route, message, out));
         self.end_closed();
     }
