@@ -171,6 +171,31 @@ pub struct Client {
     task: JoinHandle<()>,
 }
 
+/// Hands keys to a participant, from anywhere.
+#[derive(Clone, Debug)]
+pub struct Keyholder {
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Keyholder {
+    /// Encrypt own frames with this key from now on.
+    pub async fn use_key(&self, index: u8, material: Material) -> anyhow::Result<()> {
+        ask(&self.asks, |reply| Ask::UseKey { index, material, reply }).await
+    }
+
+    /// The key of another participant's frames (16 or 32 bytes).
+    pub async fn know_key(&self, identity: &str, index: u8, material: &[u8]) -> anyhow::Result<()> {
+        let (identity, material) = (identity.to_owned(), material.to_vec());
+        ask(&self.asks, |reply| Ask::KnowKey { identity, index, material, reply }).await
+    }
+}
+
+async fn ask<T>(asks: &mpsc::Sender<Ask>, ask: impl FnOnce(Reply<T>) -> Ask) -> anyhow::Result<T> {
+    let (reply, answer) = oneshot::channel();
+    asks.send(ask(reply)).await.context("the participant has ended")?;
+    answer.await.context("the participant has ended")?
+}
+
 impl Client {
     /// Join. `url` is the base address (`ws://` or `http://`). Fails with what the server answered.
     pub async fn connect(url: &str, token: &str, options: Options) -> anyhow::Result<Self> {
@@ -181,10 +206,13 @@ impl Client {
         Ok(Self { asks, events, join, task })
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> anyhow::Result<T> {
-        let (reply, answer) = oneshot::channel();
-        self.asks.send(ask(reply)).await.context("the participant has ended")?;
-        answer.await.context("the participant has ended")?
+    async fn ask<T>(&self, what: impl FnOnce(Reply<T>) -> Ask) -> anyhow::Result<T> {
+        ask(&self.asks, what).await
+    }
+
+    /// To hand keys to it from elsewhere.
+    pub fn keyholder(&self) -> Keyholder {
+        Keyholder { asks: self.asks.clone() }
     }
 
     /// Publish a synthetic voice; gives the track sid once the server has one for it.
@@ -269,13 +297,12 @@ impl Client {
 
     /// Encrypt own frames with this key from now on.
     pub async fn use_key(&self, index: u8, material: Material) -> anyhow::Result<()> {
-        self.ask(|reply| Ask::UseKey { index, material, reply }).await
+        self.keyholder().use_key(index, material).await
     }
 
     /// The key of another participant's frames (16 or 32 bytes).
     pub async fn know_key(&self, identity: &str, index: u8, material: &[u8]) -> anyhow::Result<()> {
-        let (identity, material) = (identity.to_owned(), material.to_vec());
-        self.ask(|reply| Ask::KnowKey { identity, index, material, reply }).await
+        self.keyholder().know_key(identity, index, material).await
     }
 
     /// Leave properly.

@@ -9,10 +9,13 @@
 pub mod client;
 pub mod clip;
 pub mod content;
+pub mod door;
 pub mod e2ee;
 pub mod fault;
 pub mod floor;
 pub mod light;
+#[cfg(feature = "matrix")]
+pub mod matrix;
 pub mod net;
 pub mod peer;
 pub mod receive;

@@ -9,9 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use weir_loadtest::floor::{self, FloorArgs};
+#[cfg(feature = "matrix")]
+use weir_loadtest::matrix::{self, MatrixArgs};
 use weir_loadtest::net::{self, NetArgs};
+use weir_loadtest::report::Report;
 use weir_loadtest::report::compare::{self, CompareArgs};
-use weir_loadtest::sfu::{self, SfuArgs};
+use weir_loadtest::sfu::{self, RunArgs, SfuArgs};
 
 /// After a run whose thresholds broke.
 const BROKEN: u8 = 3;
@@ -35,6 +38,10 @@ enum Command {
     /// Load any LiveKit-compatible server with participants, measure and check what arrives.
     #[command(after_help = EXAMPLES)]
     Sfu(Box<SfuArgs>),
+    /// The same with Matrix users, in calls that people may join: encrypted, with keys handed out through Matrix.
+    #[cfg(feature = "matrix")]
+    #[command(after_help = MATRIX_EXAMPLES)]
+    Matrix(Box<MatrixArgs>),
     /// Compare two reports (JSON), with ratios.
     Compare(CompareArgs),
     /// Measure what sealing and sending alone costs.
@@ -59,6 +66,15 @@ Examples:
 Exit codes: 0 all is well, 1 it could not be done, 2 wrong usage, 3 a threshold broke, 4 void: the generator was more
 than 80 % busy, so the figures are its own.";
 
+#[cfg(feature = "matrix")]
+const MATRIX_EXAMPLES: &str = "\
+Examples:
+  weir-loadtest matrix --homeserver https://matrix.example.org --registration-secret SECRET
+  weir-loadtest matrix --homeserver https://matrix.example.org --users users.txt --room '#lounge:example.org'
+  weir-loadtest matrix --participants 20 --full 4 --microphones 4 --cameras 4 --duration 60 --no-faults --html report.html
+
+In an encrypted room complete participants come first, and light ones only listen. Exit codes as those of `sfu`.";
+
 fn main() -> anyhow::Result<ExitCode> {
     let code = match Cli::parse().command {
         Command::Talk(args) => {
@@ -66,13 +82,13 @@ fn main() -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }
         Command::Sfu(args) => {
-            let report = runtime(args.scenario.scenario()?.full > 0)?.block_on(sfu::run(&args))?;
-            sfu::write(&args, &report)?;
-            match (report.void, report.broken.is_empty()) {
-                (true, _) => ExitCode::from(VOID),
-                (false, false) => ExitCode::from(BROKEN),
-                (false, true) => ExitCode::SUCCESS,
-            }
+            let report = runtime(args.run.scenario.scenario()?.full > 0)?.block_on(sfu::run(&args))?;
+            end(&args.run, &report)?
+        }
+        #[cfg(feature = "matrix")]
+        Command::Matrix(args) => {
+            let report = runtime(true)?.block_on(matrix::run(&args))?;
+            end(&args.run, &report)?
         }
         Command::Compare(args) => {
             println!("{}", compare::run(&args)?);
@@ -92,6 +108,16 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     };
     Ok(code)
+}
+
+/// The report, and what it means.
+fn end(args: &RunArgs, report: &Report) -> anyhow::Result<ExitCode> {
+    sfu::write(args, report)?;
+    Ok(match (report.void, report.broken.is_empty()) {
+        (true, _) => ExitCode::from(VOID),
+        (false, false) => ExitCode::from(BROKEN),
+        (false, true) => ExitCode::SUCCESS,
+    })
 }
 
 fn runtime(threads: bool) -> std::io::Result<tokio::runtime::Runtime> {

@@ -428,6 +428,7 @@ impl Participant {
                     name: cid.clone(),
                     r#type: proto::TrackType::Audio as i32,
                     source: proto::TrackSource::Microphone as i32,
+                    encryption: self.encryption(),
                     disable_red: true,
                     ..Default::default()
                 };
@@ -438,7 +439,8 @@ impl Participant {
             Ask::PublishVideo { video, reply } => {
                 let (request, requested) = add_video(video);
                 self.requested.push((requested, reply));
-                self.say(Request::AddTrack(request)).await;
+                let encryption = self.encryption();
+                self.say(Request::AddTrack(proto::AddTrackRequest { encryption, ..request })).await;
             }
             Ask::Unpublish { sid, reply } => answer(reply, self.unpublish(&sid)),
             Ask::Mute { sid, muted, reply } => {
@@ -501,6 +503,12 @@ impl Participant {
                 answer(reply, result);
             }
         }
+    }
+
+    /// Clients decrypt what says that it is encrypted.
+    const fn encryption(&self) -> i32 {
+        let kind = if self.options.e2ee { proto::encryption::Type::Gcm } else { proto::encryption::Type::None };
+        kind as i32
     }
 
     fn source(&mut self, sid: &str) -> anyhow::Result<&mut Source> {

@@ -32,6 +32,8 @@ pub struct Received {
     pub frames: u64,
     /// Frames that were whole but not as they were sent. Must stay 0.
     pub wrong: u64,
+    /// Those of them that opened, or were not encrypted, and carry no mark of ours: frames of real clients are so.
+    pub unmarked: u64,
     /// Frames given up because packets of them were missing.
     pub incomplete: u64,
     /// Key frames among `frames`.
@@ -91,6 +93,8 @@ pub struct Receiver {
     numbers: BTreeMap<u8, u32>,
     /// The last sequence numbers, newest last.
     recent: VecDeque<u16>,
+    /// Frames since the last one whose number could be read: those in between are not left out.
+    unread: u32,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +132,7 @@ impl Receiver {
         let Some(frame) = self.open(&packet.payload, keys) else { return };
         match clip::read_audio(&frame).or_else(|| content::read_audio(&frame)).or_else(|| light::shape::mark(&frame)) {
             Some(mark) => self.note(mark, at_ns),
-            None => self.seen.wrong += 1,
+            None => self.unmarked(),
         }
     }
 
@@ -158,6 +162,7 @@ impl Receiver {
             Ok(frame) => Some(Cow::Owned(frame)),
             Err(Unopened::UnknownKey) => {
                 self.seen.unopened += 1;
+                self.unread += 1;
                 None
             }
             Err(_) => {
@@ -209,8 +214,7 @@ impl Receiver {
     fn whole(&mut self, frame: &[u8], (first, last): (u16, u16), picture: Option<u16>, at_ns: u64) {
         let read = clip::read_video(frame).or_else(|| content::read_video(frame));
         let Some((mark, size)) = read.or_else(|| light::shape::mark(frame).map(|mark| (mark, None))) else {
-            self.seen.wrong += 1;
-            return;
+            return self.unmarked();
         };
         if let Some(size) = size {
             self.seen.key_frames += 1;
@@ -226,6 +230,11 @@ impl Receiver {
         self.pace(at_ns);
     }
 
+    const fn unmarked(&mut self) {
+        self.seen.wrong += 1;
+        self.seen.unmarked += 1;
+    }
+
     fn note(&mut self, mark: Mark, at_ns: u64) {
         let is_first = self.seen.frames == 0;
         self.seen.frames += 1;
@@ -235,11 +244,12 @@ impl Receiver {
         }
         self.seen.switches += u64::from(!is_first && mark.layer != self.seen.layer);
         let is_same = is_first || mark.layer == self.seen.layer;
+        let unread = std::mem::take(&mut self.unread);
         let newest = self.numbers.entry(mark.layer).or_insert(mark.number);
         let ahead = mark.number.wrapping_sub(*newest);
         if ahead < u32::MAX / 2 {
             // An encoding that comes back goes on from where it was when it was left.
-            self.seen.missing += u64::from(if is_same { ahead.saturating_sub(1) } else { 0 });
+            self.seen.missing += u64::from(if is_same { ahead.saturating_sub(1).saturating_sub(unread) } else { 0 });
             *newest = mark.number;
         } else {
             // Late rather than left out.

@@ -87,6 +87,18 @@ impl Frames {
     }
 }
 
+/// Frames of people at complete participants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Others {
+    /// Whole, and they opened with their sender's key: each bit is right.
+    pub opened: u64,
+    /// They did not, or never became whole.
+    pub failed: u64,
+    /// Their key had not come (yet).
+    pub unopened: u64,
+}
+
 /// A second of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -134,7 +146,7 @@ pub struct Second {
 /// A fault that was found, by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// dropped, corrupted, reordered, repeated, delayed, swapped, unreadable, silent.
+    /// dropped, corrupted, reordered, repeated, delayed, swapped, unreadable, keyless, silent.
     pub name: String,
     /// How often.
     pub count: u64,
@@ -191,6 +203,8 @@ pub struct Report {
     pub wrong: u64,
     /// Frames at complete participants.
     pub frames: Frames,
+    /// Frames of people in the same rooms, at complete participants, over the whole run.
+    pub others: Others,
     /// From sending a packet to receiving it, at light participants.
     pub latency_ms: Percentiles,
     /// From sending a frame to having it whole, at complete participants.
@@ -248,6 +262,13 @@ impl Report {
                     self.frames.key_frames,
                     self.frames.switches
                 ),
+            );
+        }
+        if self.others != Others::default() {
+            let Others { opened, failed, unopened } = self.others;
+            line(
+                "people",
+                format!("{opened} frames of others opened, {failed} did not, {unopened} came before their key"),
             );
         }
         line("join", format!("{}, {} failed", self.join_ms.words(), self.failed_joins));

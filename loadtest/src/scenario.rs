@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::light::shape::Shape;
 
 /// Scenarios that come with the program: name, contents.
-const OWN: [(&str, &str); 7] = [
+const OWN: [(&str, &str); 8] = [
     ("meeting", include_str!("../scenarios/meeting.json")),
     ("webinar", include_str!("../scenarios/webinar.json")),
     ("audio-room", include_str!("../scenarios/audio-room.json")),
@@ -17,6 +17,7 @@ const OWN: [(&str, &str); 7] = [
     ("churn", include_str!("../scenarios/churn.json")),
     ("screen-share", include_str!("../scenarios/screen-share.json")),
     ("encrypted", include_str!("../scenarios/encrypted.json")),
+    ("call", include_str!("../scenarios/call.json")),
 ];
 /// Participants of a run, at most.
 const MAX_PARTICIPANTS: u64 = 20_000;
@@ -44,7 +45,8 @@ pub struct Scenario {
     pub rooms: u32,
     /// Participants.
     pub participants: u32,
-    /// How many of them, the last ones, are complete: they check each frame. The others are light.
+    /// How many of them, the last ones, are complete: they check each frame. The others are light. Where frames are
+    /// encrypted it is the first ones, as light ones can only listen.
     pub full: u32,
     /// How many, the first ones, have their microphone open.
     pub microphones: u32,
@@ -58,7 +60,7 @@ pub struct Scenario {
     pub turns: u32,
     /// Participants that leave and are replaced by others, each minute; the first one stays.
     pub churn: u32,
-    /// Frames are encrypted end to end, and a new key follows each leave. Complete participants only.
+    /// Frames are encrypted end to end, and a new key follows each leave. Complete participants publish only.
     pub e2ee: bool,
 }
 
@@ -84,7 +86,7 @@ impl Default for Scenario {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Scenario")]
 pub struct ScenarioArgs {
-    /// meeting, webinar, audio-room, many-rooms, churn, screen-share, encrypted, or a JSON file with the same fields
+    /// meeting, webinar, audio-room, many-rooms, churn, screen-share, encrypted, call, or a JSON file with the same fields
     #[arg(long, value_name = "NAME|FILE")]
     pub scenario: Option<String>,
     /// A measuring load instead: one publisher of video (V), small video (S) or audio (A) in each room
@@ -183,7 +185,8 @@ impl Scenario {
         }
     }
 
-    fn checked(self) -> anyhow::Result<Self> {
+    /// Itself, when it makes sense.
+    pub fn checked(self) -> anyhow::Result<Self> {
         let all = u64::from(self.rooms) * u64::from(self.participants);
         if all == 0 || all > MAX_PARTICIPANTS {
             bail!("{all} participants; expected 1 to {MAX_PARTICIPANTS}");
@@ -192,8 +195,8 @@ impl Scenario {
             bail!("more complete or publishing participants than participants");
         }
         let light = self.participants - self.full;
-        if self.e2ee && light > 0 {
-            bail!("light participants do not encrypt: all must be complete (--full {})", self.participants);
+        if self.e2ee && self.publishers() > self.full {
+            bail!("light participants do not encrypt: who publishes must be complete (--full {})", self.publishers());
         }
         if self.screens > 0 && light > 0 {
             bail!("light participants share no screen: all must be complete (--full {})", self.participants);
@@ -208,7 +211,7 @@ impl Scenario {
 
     /// Whether this participant of a room is complete.
     pub fn is_full(&self, number: u32) -> bool {
-        number >= self.participants - self.full
+        if self.e2ee { number < self.full } else { number >= self.participants - self.full }
     }
 
     /// What a light participant publishes.

@@ -1,4 +1,5 @@
-//! `weir-loadtest sfu`: participants in rooms of any server that speaks LiveKit's protocol, and what came of it.
+//! `weir-loadtest sfu`: participants in rooms of any server that speaks LiveKit's protocol, and what came of it. Other
+//! modes let them in by other doors ([`run_at`]).
 //!
 //! Everybody joins ([`crowd`]), everything is looked at once a second ([`measure`]), and with `--find-limit` more join
 //! until something breaks.
@@ -9,20 +10,21 @@ mod progress;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use crate::door::{Door, Keyed};
 use crate::fault::Fault;
 use crate::light::engine::{Engine, Window};
 use crate::light::publish::{self, Published};
 use crate::report::{Limit, Percentiles, Report, Second};
-use crate::scenario::ScenarioArgs;
+use crate::scenario::{Scenario, ScenarioArgs};
 use crate::scrape::Scraper;
 use crate::stats::{Histogram, resident_kb};
-use crowd::{Crowd, Member, Server};
+use crowd::{Crowd, Member};
 use measure::{Meter, Moment, float};
 use progress::Progress;
 
@@ -59,6 +61,14 @@ pub struct SfuArgs {
     /// Room to join, or the beginning of the rooms' names
     #[arg(long, default_value = "load")]
     pub room: String,
+    /// What happens there
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What happens, whoever takes part.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
     /// For how long to measure, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub duration: u64,
@@ -130,7 +140,19 @@ pub struct Thresholds {
 
 /// Run it, show what happens, give the report.
 pub async fn run(args: &SfuArgs) -> anyhow::Result<Report> {
-    let scenario = args.scenario.scenario()?;
+    let scenario = args.run.scenario.scenario()?;
+    let door = Keyed {
+        url: args.url.clone(),
+        key: args.api_key.clone(),
+        secret: args.api_secret.clone(),
+        room: args.room.clone(),
+        only_room: scenario.rooms == 1 && args.run.find_limit != Some(Grow::Rooms),
+    };
+    run_at(&args.run, &args.url, Arc::new(door), scenario).await
+}
+
+/// The same where participants come in by this door; `url` is for the report.
+pub async fn run_at(args: &RunArgs, url: &str, door: Arc<dyn Door>, scenario: Scenario) -> anyhow::Result<Report> {
     if args.find_limit.is_some() && (scenario.churn > 0 || scenario.e2ee) {
         bail!("a search is for scenarios without churn and encryption");
     }
@@ -138,16 +160,19 @@ pub async fn run(args: &SfuArgs) -> anyhow::Result<Report> {
     let published = Arc::new(Published::default());
     let engine = Engine::start(Arc::clone(&window))?;
     let sources = publish::start(Arc::clone(&window), Arc::clone(&published))?;
-    let server = Server {
-        url: args.url.clone(),
-        key: args.api_key.clone(),
-        secret: args.api_secret.clone(),
-        room: args.room.clone(),
-    };
     let scraper = args.metrics_url.as_deref().map(Scraper::new).transpose()?;
     let meter = Meter::new(engine.clone(), args.server_pid, scraper);
-    let crowd = Crowd::new(server, scenario, (engine, sources), args.joins, args.plant)?;
-    let mut run = Run { args, crowd, meter, window, published, report: begin(args), progress: Progress::new() };
+    let crowd = Crowd::new(door, scenario, (engine, sources), args.joins, args.plant)?;
+    let mut run = Run {
+        args,
+        crowd,
+        meter,
+        window,
+        published,
+        report: begin(url),
+        progress: Progress::new(),
+        stop: stop_by_signal(),
+    };
     let done = run.go().await;
     run.progress.end();
     run.crowd.leave_all().await;
@@ -156,9 +181,9 @@ pub async fn run(args: &SfuArgs) -> anyhow::Result<Report> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a report says when it was made")]
-fn begin(args: &SfuArgs) -> Report {
+fn begin(url: &str) -> Report {
     Report {
-        url: args.url.clone(),
+        url: url.to_owned(),
         began: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         ..Report::default()
@@ -166,13 +191,31 @@ fn begin(args: &SfuArgs) -> Report {
 }
 
 struct Run<'a> {
-    args: &'a SfuArgs,
+    args: &'a RunArgs,
     crowd: Crowd,
     meter: Meter,
     window: Arc<Window>,
     published: Arc<Published>,
     report: Report,
     progress: Progress,
+    /// Somebody wants it to end.
+    stop: Arc<AtomicBool>,
+}
+
+/// Set when the process is interrupted for the first time; the second time ends it at once.
+fn stop_by_signal() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stop);
+    tokio::spawn(async move {
+        // Where there are no signals nobody is interrupted.
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if stopping.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("\nthe run ends early; once more ends it at once");
+        }
+    });
+    stop
 }
 
 impl Run<'_> {
@@ -211,6 +254,9 @@ impl Run<'_> {
         // A part at a time, so that there is a second to look at in between.
         let part = if self.args.ramp > 0 { self.args.ramp as usize } else { 64 };
         for part in who.chunks(part) {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             let known = self.crowd.seats.len();
             let (failed, why) = self.crowd.join(part, self.args.ramp).await;
             for seat in self.crowd.seats.iter().skip(known) {
@@ -255,6 +301,9 @@ impl Run<'_> {
         let every = u64::from(churn * self.crowd.scenario.rooms);
         let mut replaced = 0;
         for second in 0..seconds {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             if turns > 0 && second % turns == 0 {
                 self.crowd.speak(u32::try_from(second / turns).unwrap_or(0)).await;
             }
@@ -290,6 +339,9 @@ impl Run<'_> {
             self.hold(self.args.step_seconds).await?;
             let now = if grow == Grow::Rooms { self.crowd.scenario.rooms } else { self.crowd.scenario.participants };
             let why = self.broken(from, failed);
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             if !why.is_empty() {
                 (limit.broke, limit.why) = (Some(now), why);
                 break;
@@ -374,7 +426,8 @@ impl Run<'_> {
         let silent = self.report.series.last().map_or(0, |second| second.streams_wanted.saturating_sub(second.streams));
         let silent = silent.min(last.streams_wanted.saturating_sub(last.streams));
         self.fill(before, &after, &end);
-        self.report.faults = self.meter.faults(before, if self.crowd.scenario.churn > 0 { 0 } else { silent });
+        self.report.faults =
+            self.meter.faults(before, if self.crowd.scenario.churn > 0 { 0 } else { silent }, self.crowd.keyless);
         let (mut joins, mut firsts) = (Histogram::default(), Histogram::default());
         for seat in &mut self.crowd.seats {
             joins.add(seat.join_ns);
@@ -412,6 +465,7 @@ impl Run<'_> {
             (totals.came - before.totals.came, totals.spanned - before.totals.spanned)
         };
         report.frames = frames;
+        report.others = tally.others;
         let (came, should) = (report.delivered + frames.right, report.expected + frames.expected());
         report.delivery_percent = if should == 0 { 100.0 } else { float(came) / float(should) * 100.0 };
         // What was under way at the end counts as delivered, but not into the rates: it came after the time.
@@ -464,7 +518,7 @@ impl Thresholds {
 }
 
 /// What `run` returns is to be written: the files that were asked for, and the summary.
-pub fn write(args: &SfuArgs, report: &Report) -> anyhow::Result<()> {
+pub fn write(args: &RunArgs, report: &Report) -> anyhow::Result<()> {
     println!("{}", report.summary());
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_vec_pretty(report)?).with_context(|| path.display().to_string())?;

@@ -1,4 +1,4 @@
-//! Everybody in the rooms of a run: joins, leaves, and the keys they hand to each other.
+//! Everybody in the rooms of a run: joins, leaves, and the keys they hand to each other where nobody else does.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Options, Sample, Video};
+use crate::clip;
+use crate::door::{Companion, Door};
 use crate::e2ee::{self, Material};
 use crate::fault::Fault;
 use crate::light::engine::Order;
@@ -19,19 +21,9 @@ use crate::light::publish::Source;
 use crate::light::shape::Shape;
 use crate::scenario::{Camera, Scenario};
 use crate::stats::nanos;
-use crate::token;
 
 /// Media of a complete participant is up within this time, or its join failed.
 const CONNECTED: Duration = Duration::from_secs(20);
-
-/// Where the rooms are, and who may join them.
-#[derive(Clone, Debug)]
-pub(super) struct Server {
-    pub(super) url: String,
-    pub(super) key: String,
-    pub(super) secret: String,
-    pub(super) room: String,
-}
 
 /// One participant.
 #[derive(Debug)]
@@ -49,6 +41,8 @@ pub(super) struct Seat {
     microphone: Option<String>,
     /// What it had received when it was last asked.
     pub(super) last: Sample,
+    companion: Option<Box<dyn Companion>>,
+    keyless: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +54,7 @@ pub(super) enum Member {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Crowd {
-    server: Server,
+    pub(super) door: Arc<dyn Door>,
     pub(super) scenario: Scenario,
     identity: Arc<Identity>,
     engine: Sender<Order>,
@@ -68,6 +62,8 @@ pub(super) struct Crowd {
     joins: Arc<Semaphore>,
     fault: Option<Fault>,
     pub(super) seats: Vec<Seat>,
+    /// Keys that did not come to those who joined.
+    pub(super) keyless: u64,
     /// Light participants so far: each has a number of its own.
     lights: u32,
     /// Participants so far, to tell replacements apart.
@@ -76,14 +72,14 @@ pub(super) struct Crowd {
 
 impl Crowd {
     pub(super) fn new(
-        server: Server,
+        door: Arc<dyn Door>,
         scenario: Scenario,
         (engine, sources): (Sender<Order>, Sender<Source>),
         joins: usize,
         fault: Option<Fault>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            server,
+            door,
             scenario,
             identity: Arc::new(Identity::new()?),
             engine,
@@ -91,6 +87,7 @@ impl Crowd {
             joins: Arc::new(Semaphore::new(joins.max(1))),
             fault,
             seats: Vec::new(),
+            keyless: 0,
             lights: 0,
             joined: 0,
         })
@@ -127,19 +124,19 @@ impl Crowd {
 
     /// The join of one, to be waited for anywhere.
     fn one(&mut self, room: u32, number: u32) -> impl Future<Output = anyhow::Result<Seat>> + use<> {
-        let (server, scenario, engine) = (self.server.clone(), self.scenario.clone(), self.engine.clone());
+        let (door, scenario, engine) = (Arc::clone(&self.door), self.scenario.clone(), self.engine.clone());
         let (light_identity, joins, fault) = (Arc::clone(&self.identity), Arc::clone(&self.joins), self.fault);
         self.joined += 1;
-        let name = if scenario.rooms == 1 { server.room.clone() } else { format!("{}-{room}", server.room) };
-        let identity = format!("p{number}-{}", self.joined);
+        let count = self.joined;
         self.lights += 1;
         let light = self.lights;
         async move {
             let _turn = joins.acquire_owned().await?;
-            let token = token::join_token(&server.key, &server.secret, &identity, &name)?;
             let began = nanos();
+            let pass = door.admit(room, number, count).await?;
+            let options = Options { e2ee: scenario.e2ee, real: door.has_people(), fault, ..Options::default() };
             let member = if scenario.is_full(number) {
-                Member::Full(Box::new(full(&server.url, &token, &scenario, fault).await?))
+                Member::Full(Box::new(full(&pass.url, &pass.token, options).await?))
             } else {
                 let publishes = scenario.light_tracks(number);
                 let mut receives: Vec<Shape> = Vec::new();
@@ -147,21 +144,37 @@ impl Crowd {
                     receives.extend((scenario.microphones > 0).then_some(Shape::Audio));
                     receives.extend((scenario.cameras + scenario.screens > 0).then_some(Shape::Video));
                 }
-                let ticket = Ticket { url: server.url.clone(), token, number: light, publishes, receives };
+                let ticket = Ticket { url: pass.url, token: pass.token, number: light, publishes, receives };
                 Member::Light(Box::new(join(&ticket, &light_identity, &engine).await?))
             };
             let join_ns = nanos() - began;
             let last = Sample::default();
-            Ok(Seat { room, number, identity, member, began, join_ns, key: None, microphone: None, last })
+            let (identity, companion, keyless) = (pass.identity, pass.companion, pass.keyless);
+            Ok(Seat {
+                room,
+                number,
+                identity,
+                member,
+                began,
+                join_ns,
+                key: None,
+                microphone: None,
+                last,
+                companion,
+                keyless,
+            })
         }
     }
 
     /// Let one who joined publish; keys first.
     async fn seat(&mut self, mut seat: Seat) -> anyhow::Result<()> {
         let (number, scenario) = (seat.number, self.scenario.clone());
+        self.keyless += seat.keyless;
         match &mut seat.member {
             Member::Full(client) => {
-                if scenario.e2ee {
+                if let Some(companion) = &mut seat.companion {
+                    companion.keys_to(client.keyholder());
+                } else if scenario.e2ee {
                     let material = e2ee::material().context("no randomness for keys")?;
                     for other in self.seats.iter().filter(|other| other.room == seat.room) {
                         let Member::Full(theirs) = &other.member else { continue };
@@ -178,7 +191,7 @@ impl Crowd {
                     seat.microphone = Some(sid);
                 }
                 if number < scenario.cameras {
-                    client.publish_video(camera(scenario.camera)).await?;
+                    client.publish_video(camera(scenario.camera, self.door.has_people())).await?;
                 }
                 if number < scenario.screens {
                     let screen = Video { screen_share: true, fps: 5, ..Video::small("screen") };
@@ -201,8 +214,9 @@ impl Crowd {
     pub(super) async fn leave(&mut self, at: usize) -> anyhow::Result<()> {
         let gone = self.seats.remove(at);
         let room = gone.room;
-        gone.member.leave().await;
-        if !self.scenario.e2ee {
+        let is_looked_after = gone.companion.is_some();
+        gone.leave().await;
+        if !self.scenario.e2ee || is_looked_after {
             return Ok(());
         }
         let stayed: Vec<usize> = (0..self.seats.len()).filter(|at| self.seats[*at].room == room).collect();
@@ -243,25 +257,35 @@ impl Crowd {
     }
 
     pub(super) async fn leave_all(&mut self) {
+        let mut leaving = JoinSet::new();
         for seat in std::mem::take(&mut self.seats) {
-            seat.member.leave().await;
+            leaving.spawn(seat.leave());
         }
+        leaving.join_all().await;
+        self.door.close().await;
         // It may have ended by itself.
         let _ = self.engine.send(Order::Stop);
     }
 }
 
-impl Member {
+impl Seat {
     async fn leave(self) {
-        match self {
+        match self.member {
             // It may have ended by itself.
-            Self::Full(client) => drop(client.leave().await),
-            Self::Light(joined) => joined.leave(),
+            Member::Full(client) => drop(client.leave().await),
+            Member::Light(joined) => joined.leave(),
+        }
+        if let Some(companion) = self.companion {
+            companion.leave().await;
         }
     }
 }
 
-fn camera(camera: Camera) -> Video {
+fn camera(camera: Camera, is_real: bool) -> Video {
+    if is_real {
+        // What there are pictures for; a small camera sends the smallest.
+        return Video::clip("cam", if camera == Camera::Small { 1 } else { clip::sizes().len() });
+    }
     match camera {
         Camera::Hd => Video { fps: 30, encodings: vec![(1280, 720, 2_100_000)], ..Video::small("cam") },
         Camera::Small => Video::small("cam"),
@@ -269,8 +293,7 @@ fn camera(camera: Camera) -> Video {
     }
 }
 
-async fn full(url: &str, token: &str, scenario: &Scenario, fault: Option<Fault>) -> anyhow::Result<Client> {
-    let options = Options { e2ee: scenario.e2ee, fault, ..Options::default() };
+async fn full(url: &str, token: &str, options: Options) -> anyhow::Result<Client> {
     let mut client = Client::connect(url, token, options).await?;
     let connected = |event| matches!(event, crate::Event::Connected).then_some(());
     client.wait(CONNECTED, connected).await.context("no media path")?;

@@ -1,6 +1,6 @@
 //! Once a second: what arrived since the last time, at whom, and how busy both ends were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, anyhow};
@@ -11,7 +11,7 @@ use crate::content::source_of;
 use crate::light::engine::{Order, Totals};
 use crate::light::shape::LIGHT_SOURCE;
 use crate::receive::Received;
-use crate::report::{Found, Frames, Second};
+use crate::report::{Found, Frames, Others, Second};
 use crate::scrape::{Load, Scraper};
 use crate::stats::{Histogram, cpu_us, nanos, resident_kb};
 
@@ -29,6 +29,7 @@ pub(super) struct Tally {
     pub(super) late: u64,
     pub(super) bytes: u64,
     pub(super) packets: u64,
+    pub(super) others: Others,
 }
 
 /// Asks everybody.
@@ -46,6 +47,8 @@ pub(super) struct Meter {
     pub(super) delays: Histogram,
     /// Participants and tracks that did not fit, once each.
     strange: BTreeMap<(String, String), ()>,
+    /// Tracks of people, by sid.
+    foreign: BTreeSet<String>,
     joins: Vec<u64>,
 }
 
@@ -73,6 +76,7 @@ impl Meter {
             server: Load::default(),
             delays: Histogram::default(),
             strange: BTreeMap::new(),
+            foreign: BTreeSet::new(),
             joins: Vec::new(),
         }
     }
@@ -171,6 +175,17 @@ impl Meter {
             }
             for (sid, received) in &sample.snapshot.received {
                 let before = seat.last.snapshot.received.get(sid).cloned().unwrap_or_default();
+                let publisher = sample.snapshot.others.values().find_map(|info| {
+                    let track = info.tracks.iter().find(|track| track.sid == *sid)?;
+                    Some((info.identity.clone(), track.name.clone()))
+                });
+                if publisher.as_ref().is_some_and(|(identity, _)| !crowd.door.is_ours(identity)) {
+                    self.foreign.insert(sid.clone());
+                }
+                if self.foreign.contains(sid) {
+                    self.tally.others.add(received, &before);
+                    continue;
+                }
                 self.tally.add(received, &before);
                 if received.frames > before.frames {
                     answers.streams += 1;
@@ -180,10 +195,6 @@ impl Meter {
                         *count += 1;
                     }
                 }
-                let publisher = sample.snapshot.others.values().find_map(|info| {
-                    let track = info.tracks.iter().find(|track| track.sid == *sid)?;
-                    Some((info.identity.clone(), track.name.clone()))
-                });
                 if let Some((publisher, track)) = publisher
                     && received.frames > 0
                     && received.source != expected_source(&publisher, &track)
@@ -198,7 +209,7 @@ impl Meter {
     }
 
     /// Faults by name, between then and now.
-    pub(super) fn faults(&self, before: &Moment, silent: u64) -> Vec<Found> {
+    pub(super) fn faults(&self, before: &Moment, silent: u64, keyless: u64) -> Vec<Found> {
         let (tally, totals) = (&self.tally, &self.totals);
         let frames = tally.frames.since(&before.tally.frames);
         let lost = (totals.spanned - before.totals.spanned).saturating_sub(totals.came - before.totals.came);
@@ -214,6 +225,7 @@ impl Meter {
             ("delayed", tally.late - before.tally.late, "frames later than 300 ms"),
             ("swapped", tally.swapped - before.tally.swapped, "frames of another source than the track's"),
             ("unreadable", frames.unopened, "frames whose key had not come"),
+            ("keyless", keyless, "keys of other participants that did not come in time to one who joined"),
             ("silent", silent, "streams that should be there and brought nothing in the last second"),
         ]
         .into_iter()
@@ -233,6 +245,18 @@ struct Answers {
 
 fn expected_source(publisher: &str, track: &str) -> u64 {
     if FULL_TRACKS.contains(&track) { source_of(publisher, track) } else { LIGHT_SOURCE }
+}
+
+impl Others {
+    /// What real clients send carries no mark: that it opens says that each bit is right.
+    fn add(&mut self, now: &Received, before: &Received) {
+        let fresh = Received::default();
+        let before = if now.packets < before.packets { &fresh } else { before };
+        self.opened += now.unmarked - before.unmarked;
+        self.failed +=
+            (now.wrong - now.unmarked) - (before.wrong - before.unmarked) + now.incomplete - before.incomplete;
+        self.unopened += now.unopened - before.unopened;
+    }
 }
 
 impl Tally {
