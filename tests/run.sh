@@ -25,7 +25,7 @@ Without a group, runs them all, in this order:
   clients  real clients against a real weir: Chromium, Firefox and a Python program
   quality  calls over bad networks, measured: a short set with Chromium through a network emulator; with --full every
            network of the list (25 minutes), whose table is then in tests/.out/quality
-  matrix   Element Call and LiveKit clients in calls of a real homeserver (Synapse)
+  matrix   Element Call, LiveKit clients and users of the load test in calls of a real homeserver (Synapse)
   watch    what operators look at: a real Prometheus, dashboards, alerts and the status page, during a call
   deploy   what operators deploy: the Debian package through its life, Helm chart, compose and proxy files through their own
            tools, and calls that move from one weir to another behind a reverse proxy
@@ -290,7 +290,7 @@ group_clients() { prepare clients && step clients 1200 "$CLIENTS/run"; }
 group_sdks() { prepare sdks && step sdks 3000 "$CLIENTS/run" --sdks; }
 group_quality() { prepare quality && step quality 2400 "$PWD/tests/quality/run" $FULL; }
 group_watch() { prepare watch && step watch 400 "$PWD/tests/watch/run"; }
-group_matrix() { prepare matrix && step matrix 600 "$PWD/tests/matrix/run"; }
+group_matrix() { prepare matrix && step matrix 900 "$PWD/tests/matrix/run"; }
 group_deploy() { prepare deploy && step deploy 600 "$PWD/tests/deploy/run"; }
 
 group_bench() {

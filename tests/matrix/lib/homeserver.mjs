@@ -9,7 +9,7 @@ import { SYNAPSE, WEIR } from '../../clients/lib/paths.mjs';
 import { NotYet, until, within } from '../../clients/lib/until.mjs';
 import { freeTcpPort } from '../../clients/lib/weir.mjs';
 
-const SHARED_SECRET = 'for tests';
+export const SHARED_SECRET = 'for tests';
 export const MEMBER = 'org.matrix.msc3401.call.member';
 const STICKY_MEMBER = 'org.matrix.msc4143.rtc.member';
 const NO_LIMIT = '{per_second: 1000, burst_count: 1000}';
