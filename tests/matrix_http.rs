@@ -405,6 +405,46 @@ async fn lets_everybody_back_with_their_tokens_after_a_restart_and_nobody_who_wa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_node_takes_up_who_was_let_in_by_asking_the_room() {
+    let node = Node::start().await;
+    let (alice, bob) = (node.token(ALICE).await, node.token(BOB).await);
+    let sticky = json!({
+        "room_id": ROOM, "slot_id": "m.call#ROOM", "openid_token": openid(ALICE),
+        "member": { "id": "mem", "claimed_user_id": ALICE, "claimed_device_id": "DEV" },
+    });
+    let sticky = node.post("/get_token", &sticky).await.1["jwt"].as_str().unwrap().to_owned();
+    // Dead, and its state with it; another has the same configuration.
+    let mut other = Node::of(node.home.clone(), |_| {}).await;
+    drop(node);
+    other.home.set_down(true);
+    assert_eq!(other.validate(&alice).await, 503, "nobody is let in by a node that knows nothing");
+    other.home.set_down(false);
+    // The token it gives itself says as much.
+    let (mut first, _second) = (other.join(&alice).await, other.join(&sticky).await);
+    let refreshed = loop {
+        if let proto::signal_response::Message::RefreshToken(token) = first.next().await.unwrap() {
+            break token;
+        }
+    };
+    let mut in_call = other.join(&bob).await;
+    let kick = other.home.set(ROOM, "m.room.member", BOB, ALICE, &json!({ "membership": "leave" }));
+    other.home.push(other.weir, &[kick]).await;
+    let (leave, took) = in_call.until_leave().await;
+    assert_eq!(leave.action(), proto::leave_request::Action::Disconnect);
+    assert!(took < Duration::from_secs(1), "took {took:?}");
+    assert_eq!(other.validate(&bob).await, 401);
+
+    // A third has heard of nothing: it reads the room before it believes a token.
+    other.server = Server::start(&config(&other.home)).unwrap();
+    other.weir = other.server.started().http[0];
+    assert_eq!((other.validate(&refreshed).await, other.validate(&bob).await), (200, 401));
+    other.home.set(ROOM, "m.room.member", ALICE, BOB, &json!({ "membership": "ban" }));
+    other.server = Server::start(&config(&other.home)).unwrap();
+    other.weir = other.server.started().http[0];
+    assert_eq!((other.validate(&refreshed).await, other.validate(&sticky).await), (401, 401));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refuses_a_token_of_somebody_kicked_before_its_use() {
     let node = Node::start().await;
     let token = node.token(BOB).await;

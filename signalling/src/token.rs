@@ -55,18 +55,19 @@ pub struct Claims {
     /// Name of a room configuration.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub room_preset: String,
-    /// What we say to ourselves in a token we refreshed. Not part of LiveKit's claims; clients carry it along unread.
+    /// What we say to ourselves. Not part of LiveKit's claims; clients carry it along unread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weir: Option<OwnClaim>,
 }
 
-/// Our own claim, in refreshed tokens only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Our own claim, in tokens we made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OwnClaim {
     /// The bearer was let into the room before. A client that lost its node can only come back with the token it has:
     /// it asks nobody for another, and gives up for good when told that the room does not exist. So this one may make
     /// its room again, and no other.
+    #[serde(skip_serializing_if = "is_false")]
     pub joined: bool,
     /// So many were told to come back together. Who comes back waits a moment for the others.
     #[serde(skip_serializing_if = "is_zero")]
@@ -74,6 +75,34 @@ pub struct OwnClaim {
     /// What they published.
     #[serde(skip_serializing_if = "is_zero")]
     pub tracks: u32,
+    /// Who was let into which call of a Matrix room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallClaim>,
+}
+
+/// Whom a token for a call of a Matrix room was made for, so that a node that did not make it can ask that room whether
+/// its bearer may still be there. It says nothing its bearer does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CallClaim {
+    /// Server name of the homeserver that knew the user to be in the room; empty: none was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub home: String,
+    /// The Matrix room.
+    pub room: String,
+    /// The call's slot.
+    pub slot: String,
+    /// Matrix user id.
+    pub user: String,
+    /// Device id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Member id of its join.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// It announces its membership by sticky events, not in room state.
+    #[serde(skip_serializing_if = "is_false")]
+    pub sticky: bool,
 }
 
 /// The `video` object of a token. `None` is "not said", and so is what a signed token leaves out: `false`, empty names
@@ -292,6 +321,7 @@ impl Claims {
         if video.room.is_empty() || video.room.len() > MAX_NAME {
             return Err(TokenError::BadRoom);
         }
+        let own = self.weir.clone().unwrap_or_default();
         let can_publish = video.can_publish.unwrap_or(true);
         let mut can_publish_sources: Vec<i32> =
             video.can_publish_sources.iter().filter_map(|name| source_of(name)).collect();
@@ -308,8 +338,9 @@ impl Claims {
             room: video.room.clone(),
             room_join: true,
             room_create: video.room_create,
-            joined: self.weir.is_some_and(|own| own.joined),
-            company: self.weir.map_or_else(Company::default, |own| Company { people: own.people, tracks: own.tracks }),
+            joined: own.joined,
+            company: Company { people: own.people, tracks: own.tracks },
+            call: own.call.map(Box::new),
             can_publish,
             can_publish_sources,
             can_subscribe: video.can_subscribe.unwrap_or(true),
@@ -358,7 +389,12 @@ impl Claims {
                 can_subscribe_metrics: Some(grants.can_subscribe_metrics),
                 ..VideoGrant::default()
             }),
-            weir: Some(OwnClaim { joined: true, people: grants.company.people, tracks: grants.company.tracks }),
+            weir: Some(OwnClaim {
+                joined: true,
+                people: grants.company.people,
+                tracks: grants.company.tracks,
+                call: grants.call.as_deref().cloned(),
+            }),
             ..Self::default()
         }
     }

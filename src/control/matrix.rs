@@ -31,7 +31,7 @@ use signalling::matrix::power::Dialect;
 use signalling::matrix::request::{ApiError, TokenRequest};
 use signalling::matrix::server_name::{ServerName, server_of_user};
 use signalling::room::api::{AdminRequest, Grants, Notice, Refusal};
-use signalling::token::{Claims, VideoGrant};
+use signalling::token::{CallClaim, Claims, OwnClaim, VideoGrant};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
@@ -40,7 +40,7 @@ use self::calls::HomeId;
 use self::homeserver::Homeserver;
 use self::openid::{OpenId, OpenIdError};
 use self::resolve::{Federation, SystemDns};
-use self::service::{Admitted, Came, Input, Looked, Order, Parts, Presence, Service, TokenQuestion};
+use self::service::{Admitted, Came, Input, Looked, Order, Parts, Presence, Service, Shown, TokenQuestion};
 use self::store::Store;
 use super::audit::{Audit, Record, What};
 use super::auth::{Auth, is_call};
@@ -172,6 +172,7 @@ impl Prepared {
             results: self.inputs.downgrade(),
             metrics: metrics.clone(),
             audit: audit.clone(),
+            nodes: Some(nodes.clone()),
         };
         for home in &matrix.homeservers {
             let (numbers, name) = (&metrics.matrix, [&home.server_name]);
@@ -304,7 +305,19 @@ impl Matrix {
             Ok(_) | Err(registry::FULL) => {}
             Err(_) => return Err(UNABLE),
         }
-        let jwt = self.sign(room, identity, admitted)?;
+        let homes = &self.shared.config.homeservers;
+        let home = admitted.home.and_then(|home| homes.get(home.0)).map(|home| home.server_name.clone());
+        let caller = request.caller(user);
+        let call = CallClaim {
+            home: home.unwrap_or_default(),
+            room: request.matrix_room.clone(),
+            slot: request.slot.clone(),
+            user: caller.user,
+            device: caller.device,
+            member: caller.member,
+            sticky: dialect == Dialect::Sticky,
+        };
+        let jwt = self.sign(room, identity, admitted, call)?;
         let own = self.shared.nodes.own_url();
         let url = if own.is_empty() { self.shared.url.as_str() } else { own };
         Ok(json!({ "url": url, "jwt": jwt }))
@@ -345,8 +358,8 @@ impl Matrix {
         }
     }
 
-    fn sign(&self, room: String, identity: String, admitted: Admitted) -> Result<String, ApiError> {
-        let Admitted { rights, not_before } = admitted;
+    fn sign(&self, room: String, identity: String, admitted: Admitted, call: CallClaim) -> Result<String, ApiError> {
+        let Admitted { rights, not_before, .. } = admitted;
         let video = VideoGrant {
             room_join: true,
             room,
@@ -357,7 +370,8 @@ impl Matrix {
             can_update_own_metadata: Some(false),
             ..VideoGrant::default()
         };
-        let claims = Claims { sub: identity, video: Some(video), ..Claims::default() };
+        let weir = Some(OwnClaim { call: Some(call), ..OwnClaim::default() });
+        let claims = Claims { sub: identity, video: Some(video), weir, ..Claims::default() };
         self.shared.auth.sign(claims, self.shared.config.token_lifetime.0, not_before).map_err(|_| UNABLE)
     }
 
@@ -377,8 +391,14 @@ impl Matrix {
         if !is_call(&grants.room) {
             return Ok(false);
         }
-        let (room, identity) = (grants.room.clone(), grants.identity.clone());
-        let answer = self.ask(|answer| Input::Join { room, identity, issued_at, answer }).await;
+        let shown = Shown {
+            room: grants.room.clone(),
+            identity: grants.identity.clone(),
+            issued_at,
+            call: grants.call.clone(),
+            joined: grants.joined,
+        };
+        let answer = self.ask(|answer| Input::Join { shown: Box::new(shown), answer }).await;
         let Looked { user, rule, result } = answer.unwrap_or(Looked::nobody(Refused::HomeserverDown));
         *vouched = Some(Vouched { user, rule, is_refusal: result.is_err() });
         let rights = result.map_err(Refused::refusal)?;

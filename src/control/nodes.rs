@@ -234,6 +234,13 @@ impl Nodes {
         self.state().view.others(self.now()).next().is_none()
     }
 
+    /// Whether the room of this name runs on another node.
+    pub(super) fn is_elsewhere(&self, room: &str) -> bool {
+        let key = self.key(room);
+        let state = self.state();
+        state.view.serving(self.now(), &key).is_some_and(|node| node.node != self.0.me.node)
+    }
+
     /// All others that live.
     pub(super) fn others(&self) -> Vec<Peer> {
         let peer = |row: &NodeRow| Peer { name: row.node.clone(), address: row.address.clone() };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use livekit_protocol as proto;
 
 use crate::media::{MediaCommand, MediaEvent};
+use crate::token::CallClaim;
 
 /// The time, twice: monotonic for timers, wall clock for what clients are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +99,8 @@ pub struct Grants {
     pub joined: bool,
     /// Who was in the room when the bearer was told to come back to it; nobody: not said.
     pub company: Company,
+    /// Whom the token was made for, where it is one for a call of a Matrix room.
+    pub call: Option<Box<CallClaim>>,
     /// May publish.
     pub can_publish: bool,
     /// Narrows `can_publish` when not empty; protocol enum values of `TrackSource`.

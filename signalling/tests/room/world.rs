@@ -70,6 +70,7 @@ pub(crate) fn grants(identity: &str) -> Grants {
         room_create: false,
         joined: false,
         company: Company::default(),
+        call: None,
         can_publish: true,
         can_publish_sources: Vec::new(),
         can_subscribe: true,

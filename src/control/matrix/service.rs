@@ -21,6 +21,7 @@ use signalling::matrix::policy::Policies;
 use signalling::matrix::power::Dialect;
 use signalling::matrix::request::DelayedLeave;
 use signalling::matrix::view::Rights;
+use signalling::token::CallClaim;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::asking::Asking;
@@ -37,6 +38,7 @@ use super::store::{Loaded, Store};
 use crate::config::{Feed, MatrixConfig};
 use crate::control::audit::Audit;
 use crate::control::metrics::Metrics;
+use crate::control::nodes::Nodes;
 use crate::media::clock::unix_now;
 
 /// What the service is told and asked.
@@ -45,7 +47,7 @@ pub(super) enum Input {
     /// Somebody proven asks for a token.
     Token { request: Box<TokenQuestion>, answer: oneshot::Sender<Result<Admitted, Refused>> },
     /// Somebody shows a token.
-    Join { room: String, identity: String, issued_at: i64, answer: oneshot::Sender<Looked> },
+    Join { shown: Box<Shown>, answer: oneshot::Sender<Looked> },
     /// A homeserver pushes.
     Push { home: HomeId, events: Vec<Event> },
     /// A room task reports.
@@ -90,6 +92,12 @@ impl Looked {
     pub(super) const fn nobody(refused: Refused) -> Self {
         Self { user: None, rule: refused.label(), result: Err(refused) }
     }
+
+    /// About a token of another node.
+    fn at(user: String, rule: &'static str, result: Result<Admitted, Refused>) -> Self {
+        let rule = result.as_ref().err().map_or(rule, |refused| refused.label());
+        Self { user: Some(user), rule, result: result.map(|admitted| admitted.rights) }
+    }
 }
 
 /// What lets somebody in whose room is known, in audit records.
@@ -97,12 +105,27 @@ const ROOM_STATE: &str = "room_state";
 /// The same where the policy decides because nothing is known of the room.
 const WITHOUT_FEED: &str = "without_feed";
 
+/// A token as it is shown.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) room: String,
+    pub(super) identity: String,
+    /// Unix seconds.
+    pub(super) issued_at: i64,
+    /// Whom it was made for, by this node or by another.
+    pub(super) call: Option<Box<CallClaim>>,
+    /// Its bearer was in the call.
+    pub(super) joined: bool,
+}
+
 /// A token may be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub(super) rights: Rights,
     /// Unix seconds the token has to be signed at, at least.
     pub(super) not_before: i64,
+    /// Who knew the user to be in the room.
+    pub(super) home: Option<HomeId>,
 }
 
 /// What became of a participant.
@@ -178,6 +201,7 @@ pub(super) struct Service {
     audit: Audit,
     reads: Arc<Semaphore>,
     prune_at: i64,
+    nodes: Option<Nodes>,
 }
 
 /// What the service stands on.
@@ -191,6 +215,8 @@ pub(super) struct Parts {
     pub(super) results: mpsc::WeakSender<Input>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
+    /// Others that may have a call; `None`: there are none.
+    pub(super) nodes: Option<Nodes>,
 }
 
 /// Unix milliseconds.
@@ -228,6 +254,7 @@ impl Service {
             audit: parts.audit,
             reads: Arc::new(Semaphore::new(MAX_READS)),
             prune_at: now + PRUNE,
+            nodes: parts.nodes,
         };
         service.restore(now, parts.loaded);
         service
@@ -282,7 +309,7 @@ impl Service {
     fn handle(&mut self, now: i64, input: Input) {
         match input {
             Input::Token { request, answer } => self.on_token(now, *request, answer),
-            Input::Join { room, identity, issued_at, answer } => self.on_join(now, room, identity, issued_at, answer),
+            Input::Join { shown, answer } => self.on_join(now, *shown, answer),
             Input::Push { home, events } => self.on_push(now, home, events),
             Input::Presence(presence) => self.on_presence(now, &presence),
             Input::Read { key, result } => self.on_read(now, &key, result),

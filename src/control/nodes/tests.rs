@@ -119,6 +119,20 @@ impl World {
     }
 }
 
+impl Nodes {
+    /// One of two, of which the other has this room.
+    pub(in crate::control) fn with_a_room_elsewhere(room: &str) -> Self {
+        let node = |name: &str| NodeRow { node: name.to_owned(), boot: 1, seq: 1, ..NodeRow::default() };
+        let (directory, clock) = (Directory::Memory(Board::new()), Clock::Set(Arc::default()));
+        let nodes = Self::with(node("a"), Regions::default(), "secret", directory, clock).unwrap();
+        nodes.hear(Fact::Node(node("b")));
+        let row = RoomRow { v: 1, boot: 1, seq: 1, since: 1, ended: false };
+        nodes.hear(Fact::Room { key: nodes.key(room), node: "b".to_owned(), row });
+        assert!(nodes.is_elsewhere(room) && !nodes.is_elsewhere("another"));
+        nodes
+    }
+}
+
 fn region(name: &str) -> Wanted {
     Wanted { region: name.to_owned(), only: false }
 }

@@ -1,14 +1,16 @@
 //! Questions that may have to wait for a room to be read: may this user have a token, may this token be used?
 
-use signalling::matrix::identity::room_name;
+use signalling::matrix::identity::{Caller, room_name};
+use signalling::matrix::power::Dialect;
 use signalling::matrix::server_name::server_of_user;
 use signalling::matrix::view::Rights;
+use signalling::token::CallClaim;
 use tokio::sync::oneshot;
 
 use super::super::admission::{self, Refused};
 use super::super::calls::{HomeId, Known, RemoteLoad};
 use super::super::rooms::RoomKey;
-use super::{Admitted, Looked, ROOM_STATE, Service, TokenQuestion, WITHOUT_FEED, described};
+use super::{Admitted, Looked, ROOM_STATE, Service, Shown, TokenQuestion, WITHOUT_FEED, described};
 use crate::config::Feed;
 use crate::control::audit::{Record, What};
 
@@ -33,6 +35,7 @@ pub(super) struct Asking {
 #[derive(Debug)]
 enum Purpose {
     Token { question: TokenQuestion, answer: oneshot::Sender<Result<Admitted, Refused>> },
+    TakeUp { question: TokenQuestion, joined: bool, answer: oneshot::Sender<Looked> },
     Join { room: String, identity: String, user: String, answer: oneshot::Sender<Looked> },
 }
 
@@ -46,7 +49,7 @@ impl Asking {
     pub(super) fn user_for(&self, key: &RoomKey) -> Option<&str> {
         let waits = self.homes.first() == Some(&key.0) && self.matrix_room == key.1;
         waits.then_some(match &self.purpose {
-            Purpose::Token { question, .. } => question.caller.user.as_str(),
+            Purpose::Token { question, .. } | Purpose::TakeUp { question, .. } => question.caller.user.as_str(),
             Purpose::Join { user, .. } => user,
         })
     }
@@ -76,18 +79,17 @@ impl Service {
         self.consider(now, Asking { matrix_room, homes, asked_at: now, until, purpose });
     }
 
-    pub(super) fn on_join(
-        &mut self,
-        now: i64,
-        room: String,
-        identity: String,
-        issued_at: i64,
-        answer: oneshot::Sender<Looked>,
-    ) {
-        let good_from = self.calls.good_from(&room, &identity);
-        let known = self.calls.known(&room, &identity).filter(|_| issued_at >= good_from);
-        let Some((call, known)) = known else {
+    pub(super) fn on_join(&mut self, now: i64, shown: Shown, answer: oneshot::Sender<Looked>) {
+        let Shown { room, identity, issued_at, call, joined } = shown;
+        if issued_at < self.calls.good_from(&room, &identity) {
             let _ = answer.send(Looked::nobody(Refused::Revoked));
+            return;
+        }
+        let Some((call, known)) = self.calls.known(&room, &identity) else {
+            match call.and_then(|call| question_of(*call, &room, identity)) {
+                Some((home, question)) => self.take_up(now, &home, question, joined, answer),
+                None => drop(answer.send(Looked::nobody(Refused::Revoked))),
+            }
             return;
         };
         let Some(home) = known.home else {
@@ -99,6 +101,31 @@ impl Service {
         let purpose = Purpose::Join { room, identity, user, answer };
         let until = now + self.grace();
         self.consider(now, Asking { matrix_room, homes: vec![home], asked_at: now, until, purpose });
+    }
+
+    /// Another node let somebody in, or this one in an earlier life: the room says whether that still holds.
+    fn take_up(
+        &mut self,
+        now: i64,
+        home: &str,
+        question: TokenQuestion,
+        joined: bool,
+        answer: oneshot::Sender<Looked>,
+    ) {
+        let mut homes = self.homes_for(&question.caller.user);
+        if homes.is_empty() {
+            let result = admission::without_feed(self.config.without_feed);
+            let result = result.and_then(|rights| self.grant(now, None, &question, rights, Rights::ALL));
+            let _ = answer.send(Looked::at(question.caller.user, WITHOUT_FEED, result));
+            return;
+        }
+        let is_it = |id: &HomeId| self.homes.get(id.0).is_some_and(|it| it.server.config.server_name == home);
+        // Who knew the user to be there is asked first.
+        homes.sort_by_key(|id| !is_it(id));
+        let until = now + self.grace();
+        let matrix_room = question.matrix_room.clone();
+        let purpose = Purpose::TakeUp { question, joined, answer };
+        self.consider(now, Asking { matrix_room, homes, asked_at: now, until, purpose });
     }
 
     /// Whose views can say whether this user is in a room: the user's own homeserver's, else those of all.
@@ -174,10 +201,11 @@ impl Service {
 
     fn decide(&self, key: &RoomKey, asking: &Asking) -> Result<(Rights, Rights), Refused> {
         match &asking.purpose {
-            Purpose::Token { question, .. } => {
+            Purpose::Token { question, .. } | Purpose::TakeUp { question, .. } => {
                 let (user, slot) = (&question.caller.user, &question.slot);
                 let room = room_name(&question.matrix_room, slot);
-                let inside = self.calls.is_live(&room, user, question.caller.device.as_deref());
+                let was_inside = matches!(asking.purpose, Purpose::TakeUp { joined: true, .. });
+                let inside = was_inside || self.calls.is_live(&room, user, question.caller.device.as_deref());
                 let rights =
                     self.admit(key, user, slot, question.dialect, inside).unwrap_or(Err(Refused::NotInRoom))?;
                 Ok((rights, self.cap_of(key.0, &room, user, inside)?))
@@ -212,6 +240,15 @@ impl Service {
                 let result = self.grant(now, Some(home), &question, rights, cap);
                 self.answer_token(now, &question, ROOM_STATE, result, answer);
             }
+            Purpose::TakeUp { question, answer, .. } => {
+                let room = room_name(&question.matrix_room, &question.slot);
+                let result = self.grant(now, Some(home), &question, rights, cap);
+                if result.is_ok() {
+                    self.decisions.note(now, &question.caller.user, "was let in with a token of another node");
+                    self.ghosts.heard_of(now, &room, &question.caller);
+                }
+                let _ = answer.send(Looked::at(question.caller.user, ROOM_STATE, result));
+            }
             Purpose::Join { room, identity, user, answer } => {
                 let rights = rights.and(cap);
                 if let Some(known) = self.calls.known_mut(&room, &identity) {
@@ -228,7 +265,8 @@ impl Service {
             Purpose::Token { question, answer } => {
                 self.answer_token(now, &question, refused.label(), Err(refused), answer);
             }
-            Purpose::Join { user, answer, .. } => {
+            Purpose::TakeUp { question: TokenQuestion { caller: Caller { user, .. }, .. }, answer, .. }
+            | Purpose::Join { user, answer, .. } => {
                 self.decisions.note(now, &user, &format!("was not let in with a token: {}", refused.words()));
                 let _ = answer.send(Looked { user: Some(user), rule: refused.label(), result: Err(refused) });
             }
@@ -295,7 +333,7 @@ impl Service {
         if let Some(leave) = &question.leave {
             self.delegate(now, &room, &question.caller, leave);
         }
-        Ok(Admitted { rights, not_before: self.calls.good_from(&room, &question.identity) })
+        Ok(Admitted { rights, not_before: self.calls.good_from(&room, &question.identity), home })
     }
 
     /// A room was read: whoever waited for it is answered, or asks the next homeserver.
@@ -327,4 +365,15 @@ impl Service {
         self.waiting = waiting;
         over.into_iter().for_each(|asking| self.consider(now, asking));
     }
+}
+
+/// What was asked when this token was made, and of whom; `None`: its parts do not fit together.
+fn question_of(call: CallClaim, room: &str, identity: String) -> Option<(String, TokenQuestion)> {
+    let caller = Caller { user: call.user, device: call.device, member: call.member };
+    let is_right = room_name(&call.room, &call.slot) == room && caller.identities().contains(&identity);
+    is_right.then(|| {
+        let dialect = if call.sticky { Dialect::Sticky } else { Dialect::State };
+        let (matrix_room, slot) = (call.room, call.slot);
+        (call.home, TokenQuestion { matrix_room, slot, caller, identity, dialect, leave: None })
+    })
 }

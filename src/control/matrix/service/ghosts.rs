@@ -173,6 +173,11 @@ impl Service {
         self.ghosts.gone(now, room, &matrix_room, &known, grace);
     }
 
+    /// Whether another node has the call now.
+    pub(super) fn is_elsewhere(&self, room: &str) -> bool {
+        self.nodes.as_ref().is_some_and(|nodes| nodes.is_elsewhere(room))
+    }
+
     pub(super) fn ghosts_due(&mut self, now: i64) {
         let due = |departure: &Departure| departure.due <= now;
         let keys: Vec<_> = self.ghosts.departures.iter().filter(|(_, d)| due(d)).map(|(key, _)| key.clone()).collect();
@@ -180,6 +185,11 @@ impl Service {
             let Some(mut departure) = self.ghosts.departures.remove(&key) else { continue };
             let room = key.0.as_str();
             if self.calls.is_live(room, &departure.caller.user, departure.caller.device.as_deref()) {
+                continue;
+            }
+            if self.is_elsewhere(room) {
+                // That node knows whether it is there.
+                self.ghosts.again(now, key, departure);
                 continue;
             }
             if !departure.leave_sent && self.leave_gone(now, room, &departure.caller) {

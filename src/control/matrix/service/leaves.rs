@@ -92,6 +92,11 @@ impl Service {
 
     pub(super) fn leaves_due(&mut self, now: i64) {
         for (key, leave) in &mut self.leaves.leaves {
+            let is_due = leave.job.next_at().is_some_and(|at| at <= now);
+            if is_due && self.nodes.as_ref().is_some_and(|nodes| nodes.is_elsewhere(&key.0)) {
+                // Its owner may be in the call there: the leave is pushed off until the call is over or back here.
+                leave.job.on_connected(now);
+            }
             let Some(request) = leave.job.poll(now) else { continue };
             let (key, delay_id) = (key.clone(), leave.delay_id.clone());
             if request == Request::Send {

@@ -80,6 +80,7 @@ impl World {
             results: sender.downgrade(),
             metrics: metrics.clone(),
             audit: Audit::default(),
+            nodes: None,
         };
         let service = Service::new(parts, now);
         let mut world = Self { service, sender, results, orders: given, home, now, metrics, ended: 0 };
@@ -263,8 +264,8 @@ async fn whoever_comes_back_after_a_restart_keeps_the_membership() {
     world.advance(11_000).await;
     let (answer, admitted) = oneshot::channel();
     let (room, identity) = (bob.room.clone(), bob.identity.clone());
-    let issued_at = world.now / 1_000;
-    world.input(Input::Join { room, identity, issued_at, answer }).await;
+    let shown = Shown { room, identity, issued_at: world.now / 1_000, call: None, joined: true };
+    world.input(Input::Join { shown: Box::new(shown), answer }).await;
     assert_eq!(admitted.await.unwrap().result, Ok(Rights::ALL));
     world.advance(6_000).await;
     world.input(Input::Presence(Presence { sid: "PA_2".to_owned(), ..bob.clone() })).await;
@@ -272,6 +273,21 @@ async fn whoever_comes_back_after_a_restart_keeps_the_membership() {
     assert_eq!(world.endings(), 0);
     world.leaves(&Presence { sid: "PA_2".to_owned(), ..bob }, false).await;
     world.until_over(LOST).await;
+}
+
+#[tokio::test]
+async fn whoever_is_in_the_call_on_another_node_is_no_ghost_here() {
+    for (mode, delegates) in [(Mode::State, false), (Mode::State, true), (Mode::Matrix2, false)] {
+        let mut world = World::new().await;
+        let bob = world.enters(BOB, mode, delegates).await;
+        let mut world = world.restart(BOB, mode, delegates).await;
+        world.service.nodes = Some(Nodes::with_a_room_elsewhere(&bob.room));
+        world.advance(3_700_000).await;
+        assert_eq!(world.endings(), 0, "{mode:?}");
+        // The call there is over, and nobody was seen to leave it.
+        world.service.nodes = None;
+        world.until_over(RESTARTED).await;
+    }
 }
 
 #[tokio::test]
