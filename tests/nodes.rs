@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+use signalling::token::VideoGrant;
 use weir::config::{Config, DEV_KEY, DEV_SECRET};
-use weir::control::Server;
+use weir::control::{Server, auth};
 use weir_loadtest::proto::leave_request::Action;
 use weir_loadtest::proto::signal_response::Message as Response;
 use weir_loadtest::{Client, Event, Options, token};
@@ -73,6 +75,10 @@ struct Node {
 
 impl Node {
     fn start(name: &str, region: &str, engine: u16) -> Self {
+        Self::with(name, region, engine, |_| {})
+    }
+
+    fn with(name: &str, region: &str, engine: u16, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::dev();
         config.port = free_port();
         config.rtc.udp_port.first = 0;
@@ -85,9 +91,29 @@ impl Node {
         config.nodes.directory = vec![format!("nats://weir:word@127.0.0.1:{engine}")];
         config.nodes.name = name.to_owned();
         config.nodes.address = format!("http://127.0.0.1:{}", config.port);
+        change(&mut config);
         let server = Server::start(&config).unwrap();
         let http = server.started().http[0];
         Self { server, http }
+    }
+
+    /// A call of the server API at this node, about any room: status and answer.
+    async fn api(&self, method: &str, body: Value) -> (u16, Value) {
+        let room = body["room"].as_str().unwrap_or_default().to_owned();
+        let video = VideoGrant { room_create: true, room_list: true, room_admin: true, room, ..VideoGrant::default() };
+        let token = auth::mint(&Config::dev().keys, "admin", video, PATIENCE).unwrap();
+        let url = format!("http://{}/twirp/livekit.RoomService/{method}", self.http);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.post(url).bearer_auth(token).header("content-type", "application/json");
+        let answer = answer.body(body.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    }
+
+    /// Names of the rooms this node says there are.
+    async fn rooms(&self) -> Vec<String> {
+        let (status, answer) = self.api("ListRooms", json!({})).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["rooms"].as_array().unwrap().iter().map(|room| room["name"].as_str().unwrap().to_owned()).collect()
     }
 
     /// By this node's door, whichever node the room is on.
@@ -203,4 +229,61 @@ async fn the_rooms_of_a_node_that_drains_are_the_other_nodes_at_once() {
         assert_together(&alice, &bob).await;
     };
     tokio::join!(draining, moving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_api_is_one_at_every_node() {
+    let Some(engine) = Engine::start(free_port()) else { return };
+    let (eu, us) = (Node::start("eu-1", "eu", engine.port), Node::start("us-1", "us", engine.port));
+    know_each_other().await;
+    let (_alice, mut bob) = (eu.join("alice", "of eu").await, us.join("bob", "of us").await);
+    assert_eq!(us.api("CreateRoom", json!({ "name": "made" })).await.0, 200);
+    for node in [&eu, &us] {
+        assert_eq!(node.rooms().await, ["made", "of eu", "of us"]);
+        let (status, some) = node.api("ListRooms", json!({ "names": ["of us", "of nobody"] })).await;
+        assert_eq!((status, some["rooms"].as_array().unwrap().len()), (200, 1));
+        for (room, identity) in [("of eu", "alice"), ("of us", "bob")] {
+            let (status, found) = node.api("GetParticipant", json!({ "room": room, "identity": identity })).await;
+            assert_eq!((status, found["identity"].as_str()), (200, Some(identity)));
+        }
+        let (status, error) = node.api("GetParticipant", json!({ "room": "of us", "identity": "alice" })).await;
+        assert_eq!((status, error["code"].as_str()), (404, Some("not_found")), "{error}");
+        let (status, error) = node.api("DeleteRoom", json!({ "room": "of nobody" })).await;
+        assert_eq!((status, error["msg"].as_str()), (404, Some("requested room does not exist")));
+        // It is there once, wherever it is asked for.
+        let (status, again) = node.api("CreateRoom", json!({ "name": "of us", "metadata": "ignored" })).await;
+        assert_eq!((status, again["num_participants"].as_u64(), again["metadata"].as_str()), (200, Some(1), Some("")));
+    }
+    assert_eq!(eu.api("RemoveParticipant", json!({ "room": "of us", "identity": "bob" })).await.0, 200);
+    let leave = |event| match event {
+        Event::Signal(message) => matches!(*message, Response::Leave(_)).then_some(()),
+        _ => None,
+    };
+    bob.wait(PATIENCE, leave).await.expect("to be removed");
+
+    // A node that takes connections and says nothing: what it has is not known, and that is said.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", mute.local_addr().unwrap());
+    let third = Node::with("us-2", "us", engine.port, |config| config.nodes.address = address);
+    know_each_other().await;
+    let (status, error) = eu.api("ListRooms", json!({})).await;
+    assert_eq!((status, error["code"].as_str()), (503, Some("unavailable")), "{error}");
+    assert_eq!(eu.api("ListParticipants", json!({ "room": "of eu" })).await.0, 200, "it is not asked for that");
+    drop(third);
+    drop(mute);
+    // One that is gone has no rooms. Until that is sure, nothing wrong is said.
+    drop(us);
+    let begin = Instant::now();
+    loop {
+        let (status, answer) = eu.api("ListRooms", json!({})).await;
+        if status == 200 {
+            assert_eq!(answer["rooms"].as_array().unwrap().len(), 1, "{answer}");
+            break;
+        }
+        assert!(status == 503 && begin.elapsed() < PATIENCE, "{answer}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(eu.rooms().await, ["of eu"]);
+    let (status, error) = eu.api("GetParticipant", json!({ "room": "of us", "identity": "bob" })).await;
+    assert_eq!((status, error["code"].as_str()), (404, Some("not_found")));
 }

@@ -158,7 +158,7 @@ impl Metrics {
         begin(&self.webhooks, &["delivered", "refused", "expired", "dropped"]);
         begin(&self.audit, &["written", "dropped", "failed"]);
         self.matrix.begin();
-        begin(&self.passed, &["join", "token", "push", "no_answer"]);
+        begin(&self.passed, &["join", "token", "push", "api", "no_answer"]);
         let reasons = (0..64).filter_map(|number| proto::DisconnectReason::try_from(number).ok());
         let reasons: Vec<&str> = reasons.map(|reason| reason.as_str_name()).collect();
         begin(&self.participants_left, &reasons);

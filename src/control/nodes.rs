@@ -234,6 +234,16 @@ impl Nodes {
         self.state().view.others(self.now()).next().is_none()
     }
 
+    /// The other node that has this room, or is to have it; `None`: it is here, or nowhere.
+    pub(super) fn find(&self, room: &str) -> Option<Peer> {
+        let key = self.key(room);
+        let (state, now) = (self.state(), self.now());
+        match self.at(state.view.serving(now, &key).or_else(|| state.view.placed(now, &key))?) {
+            Where::There(peer) => Some(peer),
+            Where::Here | Where::Nowhere => None,
+        }
+    }
+
     /// Whether the room of this name runs on another node.
     pub(super) fn is_elsewhere(&self, room: &str) -> bool {
         let key = self.key(room);

@@ -4,6 +4,7 @@
 //! A request passes in this order: its route, its token, the grant the method needs, then its body. So only holders of a
 //! key make weir read a body. What a method does is in [`rooms`], and in the room machine behind it.
 
+mod elsewhere;
 mod error;
 mod json;
 mod rooms;
@@ -12,7 +13,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::Method as HttpMethod;
 use axum::response::{IntoResponse, Response};
@@ -21,6 +22,8 @@ use tokio::sync::Semaphore;
 
 use super::audit::{Record, What};
 use super::http::{App, bearer};
+use super::listener::Held;
+use elsewhere::Call;
 use error::{Code, TwirpError};
 use rooms::Subject;
 use wire::Wire;
@@ -46,6 +49,8 @@ const OTHER_SERVICES: [&str; 5] =
 pub(super) struct ApiRules {
     places: Semaphore,
     rpcs: Semaphore,
+    /// For calls that other nodes passed on.
+    passed: Semaphore,
     /// Bytes of a room name.
     room_name: usize,
     /// Bytes of room metadata.
@@ -55,7 +60,8 @@ pub(super) struct ApiRules {
 impl ApiRules {
     /// With bounds in bytes.
     pub(super) fn new(room_name: usize, metadata: usize) -> Self {
-        Self { places: Semaphore::new(PLACES), rpcs: Semaphore::new(RPCS), room_name, metadata }
+        let (places, passed) = (Semaphore::new(PLACES), Semaphore::new(PLACES));
+        Self { places, rpcs: Semaphore::new(RPCS), passed, room_name, metadata }
     }
 }
 
@@ -182,8 +188,11 @@ async fn answer(app: &App, route: &str, request: Request) -> Result<Response, Tw
     let (key, by) = (claims.iss.clone(), claims.sub.clone());
     let caller = Caller::of(claims, method)?;
     let closed = |_| TwirpError::new(Code::Unavailable, "server is stopping");
-    let place = app.api.places.acquire().await.map_err(closed)?;
-    let body = tokio::time::timeout(PATIENCE, read_body(request)).await.map_err(|_| TOO_LONG)??;
+    let is_passed = app.nodes.passed(request.headers()).is_some();
+    let places = if is_passed { &app.api.passed } else { &app.api.places };
+    let place = places.acquire().await.map_err(closed)?;
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(PATIENCE, read_body(body)).await.map_err(|_| TOO_LONG)??;
     let place = if method == Method::PerformRpc {
         drop(place);
         let full = |_| TwirpError::new(Code::Unavailable, "too many calls wait for participants");
@@ -191,8 +200,17 @@ async fn answer(app: &App, route: &str, request: Request) -> Result<Response, Tw
     } else {
         place
     };
+    let peer = parts.extensions.get::<Arc<Held>>().map(|held| held.peer());
+    let call = Call { method, wire, route, headers: &parts.headers, body: &body, peer };
+    // Said in the audit stream of the node that does it.
+    if !is_passed && let Some(answer) = elsewhere::answer(app, &call).await? {
+        return Ok(answer);
+    }
     let mut subject = Subject::default();
-    let result = rooms::call(app, method, &caller, wire, &body, &mut subject).await;
+    let result = match method {
+        Method::ListRooms if !is_passed => rooms::list_all(app, &call).await,
+        _ => rooms::call(app, method, &caller, wire, &body, &mut subject).await,
+    };
     if method.is_change() {
         let code = result.as_ref().map_or_else(TwirpError::code, |_| "ok");
         app.audit.record(&Record {
@@ -210,8 +228,8 @@ async fn answer(app: &App, route: &str, request: Request) -> Result<Response, Tw
     result
 }
 
-async fn read_body(request: Request) -> Result<Bytes, TwirpError> {
-    to_bytes(request.into_body(), MAX_BODY)
+async fn read_body(body: Body) -> Result<Bytes, TwirpError> {
+    to_bytes(body, MAX_BODY)
         .await
         .map_err(|_| TwirpError::new(Code::Malformed, "the body ended early or is larger than 10 MiB"))
 }

@@ -67,6 +67,15 @@ pub(in crate::control) struct Passing<'a> {
 #[derive(Debug)]
 pub(in crate::control) struct NoAnswer;
 
+/// The same, in detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::control) enum AskError {
+    /// It took no connection: it was not asked, and counts as gone for a while.
+    Unreachable,
+    /// It did not answer. It may have done what it was asked.
+    Silent,
+}
+
 /// What takes requests to other nodes.
 ///
 /// # Errors
@@ -104,22 +113,43 @@ impl Nodes {
     /// # Errors
     /// When there is none; the node then counts as unreachable.
     pub(in crate::control) async fn pass(&self, to: &Peer, it: &Passing<'_>) -> Result<reqwest::Response, NoAnswer> {
+        self.ask(to, it, ANSWER).await.map_err(|error| {
+            if error == AskError::Silent {
+                self.unreachable(&to.name);
+            }
+            NoAnswer
+        })
+    }
+
+    /// The same for what may take its time: a node that cannot be reached counts as such, one that is slow does not.
+    ///
+    /// # Errors
+    /// When there is no answer within `patience`.
+    pub(in crate::control) async fn ask(
+        &self,
+        to: &Peer,
+        it: &Passing<'_>,
+        patience: Duration,
+    ) -> Result<reqwest::Response, AskError> {
         let mut headers = passed_headers(it.headers);
         if let Some(peer) = it.peer.and_then(|peer| HeaderValue::from_str(&peer.to_string()).ok()) {
             headers.append("x-forwarded-for", peer);
         }
-        let proof = HeaderValue::from_str(&self.proof(it.user)).map_err(|_| NoAnswer)?;
+        let proof = HeaderValue::from_str(&self.proof(it.user)).map_err(|_| AskError::Silent)?;
         headers.insert(PROOF, proof);
         let request = self.0.client.request(it.method.clone(), format!("{}{}", to.address, it.path));
         let answer = request.headers(headers).body(it.body.clone()).send();
-        match tokio::time::timeout(ANSWER, answer).await {
+        match tokio::time::timeout(patience, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             result => {
                 // Without what it is about: there may be a token in the URL.
                 let connect = matches!(&result, Ok(Err(error)) if error.is_connect());
                 tracing::warn!(node = to.name, connect, "a request could not be passed on to another node");
+                if !connect {
+                    return Err(AskError::Silent);
+                }
                 self.unreachable(&to.name);
-                Err(NoAnswer)
+                Err(AskError::Unreachable)
             }
         }
     }
@@ -182,14 +212,21 @@ pub(in crate::control) async fn joins(State(app): State<Arc<App>>, request: Requ
 
 /// An answer of another node as this node's own.
 pub(in crate::control) async fn relayed(answer: reqwest::Response) -> Response {
+    relayed_up_to(answer, MAX_ANSWER).await
+}
+
+/// The same with a bound of one's own, bytes.
+pub(in crate::control) async fn relayed_up_to(answer: reqwest::Response, max: usize) -> Response {
     let status = answer.status();
     let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
     let mut body = Vec::new();
     let mut answer = answer;
-    while let Ok(Some(part)) = answer.chunk().await {
-        body.extend_from_slice(&part);
-        if body.len() > MAX_ANSWER {
-            return StatusCode::BAD_GATEWAY.into_response();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(part)) if body.len() + part.len() <= max => body.extend_from_slice(&part),
+            Ok(None) => break,
+            // Too long, or cut off: half an answer is none.
+            _ => return StatusCode::BAD_GATEWAY.into_response(),
         }
     }
     let mut response = (status, Body::from(body)).into_response();

@@ -7,6 +7,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use livekit_protocol as proto;
 use signalling::room::api::{AdminAnswer, AdminRequest};
 
+use super::elsewhere::{self, Call};
 use super::error::{Code, TwirpError};
 use super::wire::Wire;
 use super::{App, Caller, Method, RPC_PATIENCE};
@@ -172,6 +173,20 @@ async fn list_rooms(app: &App, request: proto::ListRoomsRequest) -> Result<proto
         }
     }
     Ok(proto::ListRoomsResponse { rooms })
+}
+
+/// All rooms of all nodes, or those named.
+pub(super) async fn list_all(app: &App, call: &Call<'_>) -> Result<Response, TwirpError> {
+    let own = list_rooms(app, call.wire.read(call.body)?).await?;
+    let all = if app.nodes.is_alone() { own } else { elsewhere::list(app, call, own).await? };
+    Ok(call.wire.reply(&all))
+}
+
+/// A room that two nodes have for a moment is the older one: that is where it goes on.
+pub(super) fn same_rooms_once(mut rooms: Vec<proto::Room>) -> Vec<proto::Room> {
+    rooms.sort_by(|a, b| (&a.name, a.creation_time_ms).cmp(&(&b.name, b.creation_time_ms)));
+    rooms.dedup_by(|later, older| later.name == older.name);
+    rooms
 }
 
 /// A room that does not exist has no participants: tools that poll before the first join expect no error.
