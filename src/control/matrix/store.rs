@@ -1,6 +1,7 @@
 //! What outlives weir: who was let into which call, revoked tokens, leaves to be sent. SQLite, written by a thread of its
 //! own in the order things happened. When it fails (disk full, file broken) weir says so and goes on in memory.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -191,7 +192,9 @@ impl Store {
     /// Forget revocations that no token outlives.
     pub(super) fn prune(&self, now: i64) {
         self.write(move |connection| {
-            connection.execute("DELETE FROM revoked WHERE at < ?1", params![now.saturating_sub(KEPT)])
+            connection.execute("DELETE FROM revoked WHERE at < ?1", params![now.saturating_sub(KEPT)])?;
+            // What was deleted is still in the log of writes, until that begins anew.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(0))
         });
     }
 
@@ -205,8 +208,12 @@ impl Store {
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
+    // For weir alone, whatever the umask is; files beside it get the same rights. That it fails shows right below.
+    let _ = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // What is deleted is gone: without this it stays in the file until its place is needed.
+    connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.busy_timeout(std::time::Duration::from_secs(2))?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -303,7 +310,7 @@ mod tests {
         }
     }
 
-    fn settle(store: Store) {
+    fn settle(store: &Store) {
         let (done, wait) = sync_channel(1);
         store.write(move |_| {
             let _ = done.send(());
@@ -333,12 +340,40 @@ mod tests {
         store.leave(&leave);
         store.leave(&StoredLeave { device: "E".to_owned(), ..leave });
         store.forget_leave(&("sfu".to_owned(), "@a:x".to_owned(), "E".to_owned()));
-        settle(store);
+        settle(&store);
         let (_, loaded) = Store::open(Some(&path));
         let [caller] = loaded.callers.as_slice() else { unreachable!("one caller was kept") };
         assert_eq!((&caller.known, caller.was_live, caller.home.as_deref()), (&known(), true, Some("x")));
         assert_eq!(loaded.revoked, [("sfu".to_owned(), "@b:x:D".to_owned(), 5_000)]);
         assert_eq!(loaded.leaves.iter().map(|l| l.delay_id.as_str()).collect::<Vec<_>>(), ["syd"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_in_the_files_any_more() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = std::env::temp_dir().join(format!("weir-forget-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("state.db");
+        let (store, _) = Store::open(Some(&path));
+        for number in 0..100 {
+            store.caller("sfu", "!marked-room", "s", &format!("marked-{number}"), Some("x"), &known());
+        }
+        store.revoke("sfu", "marked-7", 5_000);
+        settle(&store);
+        let marks = || {
+            let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            let texts = files.map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned());
+            texts.map(|text| text.matches("marked").count()).sum::<usize>()
+        };
+        assert!(marks() > 100);
+        (0..100).for_each(|number| store.forget("sfu", &format!("marked-{number}")));
+        store.prune(5_000 + KEPT + 1);
+        settle(&store);
+        assert_eq!(marks(), 0);
+        for file in std::fs::read_dir(&folder).unwrap() {
+            assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o077, 0, "for weir alone");
+        }
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
