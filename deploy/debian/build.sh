@@ -26,7 +26,13 @@ install -m 0640 "$here/weir.yaml" "$tree/etc/weir/weir.yaml"
 doc=$tree/usr/share/doc/weir
 install -d -m 0755 "$doc"
 "$binary" config example >"$doc/weir.yaml.example"
-install -m 0644 "$root/README.md" "$doc/README.md"
+install -m 0644 "$root/README.md" "$root/SECURITY.md" "$root/docs/privacy.md" "$doc"
+# What the program is made of, where the sources it was built from can be asked.
+if command -v cargo >/dev/null && command -v python3 >/dev/null; then
+  python3 "$root/deploy/sbom/make.py" >"$doc/weir.cdx.json"
+else
+  echo "without cargo and python3 the package has no bill of materials (weir.cdx.json)" >&2
+fi
 printf 'weir (%s) unstable; urgency=medium\n\n  * See the project.\n\n -- %s  %s\n' "$version" "$maintainer" "$date" |
   gzip -9n >"$doc/changelog.Debian.gz"
 {
