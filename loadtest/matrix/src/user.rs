@@ -20,7 +20,7 @@ use matrix_sdk::store::RoomLoadSettings;
 use matrix_sdk::{Client, Room as SdkRoom};
 use matrix_sdk_base::crypto::CollectStrategy;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -28,9 +28,10 @@ use crate::homeserver::{Account, Homeserver, Room, date_ms};
 use crate::keys::{Action, Key, Keys, LENGTH};
 use crate::wire::{self, Change, Device};
 
-/// The homeserver ends the membership of a device that says nothing for this long.
-const LEAVE_AFTER: Duration = Duration::from_secs(10);
-const PUT_OFF_EVERY: Duration = Duration::from_secs(4);
+/// The homeserver ends the membership of a device that says nothing for this long: twice what clients ask for, as a
+/// homeserver under load answers late.
+const LEAVE_AFTER: Duration = Duration::from_secs(20);
+const PUT_OFF_EVERY: Duration = Duration::from_secs(5);
 /// Who is in the call already sends a key within this time, also by a homeserver that is busy with many who join at once.
 const KEYS_COME: Duration = Duration::from_secs(30);
 const LONG_POLL: Duration = Duration::from_secs(30);
@@ -88,8 +89,8 @@ pub struct User {
     account: Account,
     notes: mpsc::UnboundedSender<Note>,
     tasks: Vec<JoinHandle<()>>,
-    /// The room of the call, the delayed leave and what puts it off.
-    call: Option<(Room, String, JoinHandle<()>)>,
+    /// The room of the call, the delayed leave as it is now and what puts it off.
+    call: Option<(Room, watch::Receiver<String>, JoinHandle<()>)>,
 }
 
 impl User {
@@ -139,8 +140,9 @@ impl User {
         let (homeserver, account) = (&self.homeserver, &self.account);
         let grant = homeserver.grant(account, &room.id, service).await?;
         let delayed = homeserver.delay_leave(account, &room.id, LEAVE_AFTER).await?;
-        let put_off = tokio::spawn(put_off(homeserver.clone(), account.clone(), delayed.clone()));
-        self.call = Some((room.clone(), delayed, put_off));
+        let (sender, delayed) = watch::channel(delayed);
+        let stay = stay(homeserver.clone(), account.clone(), room.id.clone(), service.to_owned(), sender);
+        self.call = Some((room.clone(), delayed, tokio::spawn(stay)));
         // The first keys may come while the membership is being answered.
         let news = room.encrypted.then(|| {
             let (sender, news) = mpsc::unbounded_channel();
@@ -165,8 +167,9 @@ impl User {
     /// Leave the call: the delayed leave goes out now. Keys do not change any more.
     pub async fn leave(&mut self) -> anyhow::Result<()> {
         self.tell(Note::Leave);
-        let Some((room, delayed, put_off)) = self.call.take() else { return Ok(()) };
-        put_off.abort();
+        let Some((room, delayed, stay)) = self.call.take() else { return Ok(()) };
+        stay.abort();
+        let delayed = delayed.borrow().clone();
         if self.homeserver.update_delayed(&self.account, &delayed, "send").await.is_ok() {
             return Ok(());
         }
@@ -191,17 +194,23 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        if let Some((_, _, put_off)) = &self.call {
-            put_off.abort();
+        if let Some((_, _, stay)) = &self.call {
+            stay.abort();
         }
     }
 }
 
-/// Keeps the homeserver from sending the leave.
-async fn put_off(homeserver: Homeserver, account: Account, delayed: String) {
+/// Keeps the homeserver from sending the leave; where it has sent it, enters again, as clients do.
+async fn stay(homeserver: Homeserver, account: Account, room: String, service: String, delayed: watch::Sender<String>) {
     loop {
         tokio::time::sleep(PUT_OFF_EVERY).await;
-        if let Err(error) = homeserver.update_delayed(&account, &delayed, "restart").await {
+        let current = delayed.borrow().clone();
+        let Err(error) = homeserver.update_delayed(&account, &current, "restart").await else { continue };
+        eprintln!("{}: {error:#}; it enters again", account.device.user);
+        let again = homeserver.delay_leave(&account, &room, LEAVE_AFTER).await;
+        let Ok(again) = again else { continue };
+        delayed.send_replace(again);
+        if let Err(error) = homeserver.stand(&account, &room, Some(&service)).await {
             eprintln!("{}: {error:#}", account.device.user);
         }
     }
