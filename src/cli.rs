@@ -10,6 +10,7 @@ mod serve;
 mod token;
 mod why;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -77,6 +78,9 @@ struct Source {
     /// The same under the name LiveKit has for it.
     #[arg(long, env = "LIVEKIT_KEYS", hide = true, value_name = "KEY: SECRET")]
     livekit_keys: Option<String>,
+    /// Where other nodes reach this one, instead of `nodes.address`; of an IP address alone, `port` there is meant.
+    #[arg(long, env = "WEIR_NODE_ADDRESS", value_name = "ADDRESS")]
+    node_address: Option<String>,
 }
 
 impl Source {
@@ -94,6 +98,12 @@ impl Source {
             let mut keys = Keys::parse(text)?;
             keys.extend(config.keys);
             config.keys = keys;
+        }
+        if let Some(address) = &self.node_address {
+            config.nodes.address = match address.parse::<IpAddr>() {
+                Ok(ip) => format!("http://{}", SocketAddr::new(ip, config.port)),
+                Err(_) => address.clone(),
+            };
         }
         Ok(config)
     }
@@ -158,4 +168,25 @@ fn tell(message: &str) {
     use std::io::Write;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let _ = writeln!(std::io::stderr(), "weir: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_node_may_come_from_its_surroundings() {
+        let address = |given: Option<&str>| {
+            let (config_body, node_address) = (Some("port: 7000".to_owned()), given.map(str::to_owned));
+            let (config, keys, livekit_keys) = (None, None, None);
+            let source = Source { dev: false, config, config_body, keys, livekit_keys, node_address };
+            source.read().unwrap().nodes.address
+        };
+        assert_eq!(address(None), "");
+        assert_eq!(address(Some("10.0.0.5")), "http://10.0.0.5:7000");
+        assert_eq!(address(Some("fd00::5")), "http://[fd00::5]:7000");
+        assert_eq!(address(Some("http://node-a:7880")), "http://node-a:7880");
+    }
 }

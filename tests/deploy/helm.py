@@ -13,6 +13,7 @@ import ruamel.yaml
 KEYS = "key: 0123456789abcdef0123456789abcdef"
 VALUES = {
     "defaults": {"keys": KEYS},
+    "several": {"keys": KEYS, "replicaCount": 3, "config": {"nodes": {"directory": ["nats://nats:4222"]}}},
     "everything": {
         "existingSecret": "mine",
         "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "tls"},
@@ -38,7 +39,7 @@ def check_weir(weir, config_map):
         file.write(config_map["data"]["weir.yaml"])
         file.flush()
         command = [weir, "token", "--config", file.name, "--identity", "a", "--room", "r"]
-        subprocess.run(command, env=os.environ | {"WEIR_KEYS": KEYS}, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=os.environ | {"WEIR_KEYS": KEYS, "WEIR_NODE_ADDRESS": "10.0.0.5"}, check=True, stdout=subprocess.DEVNULL)
 
 
 def main(chart, weir):
@@ -53,6 +54,8 @@ def main(chart, weir):
             # Of another project: there is no schema for it.
             if item["kind"] != "ServiceMonitor":
                 kubernetes_validate.validate(item, "1.34", strict=True)
+        pods = str(next(item for item in objects if item["kind"] == "StatefulSet"))
+        assert ("status.podIP" in pods) == (name == "several"), pods
         check_weir(weir, next(item for item in objects if item["kind"] == "ConfigMap"))
         assert ("HorizontalPodAutoscaler" in kinds) == (name == "everything"), kinds
     for values in [{}, {"keys": KEYS, "replicaCount": 2}]:
