@@ -298,5 +298,12 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     }
 }
 
+/// A relative file name counts from the file that names it; an empty one stays what it is.
+fn settle_files<const N: usize>(folder: &Path, files: [&mut String; N]) {
+    for file in files.into_iter().filter(|file| !file.is_empty()) {
+        *file = folder.join(&*file).to_string_lossy().into_owned();
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, settle_files};
 
 /// Longest time records may be kept, days: ten years.
 const MAX_DAYS: u32 = 3_650;
@@ -62,9 +62,7 @@ impl AuditConfig {
         if let Some(AuditTarget::Folder(to)) = self.target() {
             self.to = folder.join(to).to_string_lossy().into_owned();
         }
-        if !self.key_file.is_empty() {
-            self.key_file = folder.join(&self.key_file).to_string_lossy().into_owned();
-        }
+        settle_files(folder, [&mut self.key_file]);
     }
 
     fn check(&self) -> Result<(), ConfigError> {

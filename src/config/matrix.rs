@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Cidr, ConfigError, Secret, Span, plain};
+use super::{Cidr, ConfigError, Secret, Span, plain, settle_files};
 
 /// Calls of Matrix rooms.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -215,11 +215,7 @@ impl MatrixConfig {
             read_token(folder, &home.as_token_file, &mut home.as_token)?;
             read_token(folder, &home.hs_token_file, &mut home.hs_token)?;
         }
-        for file in [&mut self.state_file, &mut self.federation_ca_file] {
-            if !file.is_empty() {
-                *file = folder.join(&file).to_string_lossy().into_owned();
-            }
-        }
+        settle_files(folder, [&mut self.state_file, &mut self.federation_ca_file]);
         Ok(())
     }
 

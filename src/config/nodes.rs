@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Cidr, ConfigError};
+use super::{Cidr, ConfigError, settle_files};
 
 /// Several nodes that share the work. A call is whole on one of them, whichever node its people reach first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,9 +87,7 @@ impl NodesConfig {
     }
 
     pub(super) fn settle(&mut self, beside: &Path) {
-        if !self.directory_ca_file.is_empty() {
-            self.directory_ca_file = beside.join(&self.directory_ca_file).to_string_lossy().into_owned();
-        }
+        settle_files(beside, [&mut self.directory_ca_file]);
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

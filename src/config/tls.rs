@@ -5,7 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, settle_files};
 
 /// TLS on `port`: then clients connect to wss:// without a reverse proxy. Renewed files are taken up by themselves
 /// within ten seconds, and at once after SIGHUP; running calls notice nothing.
@@ -24,13 +24,8 @@ impl TlsConfig {
         !self.cert_file.is_empty()
     }
 
-    /// A relative name counts from the file that names it.
     pub(super) fn settle(&mut self, folder: &Path) {
-        for file in [&mut self.cert_file, &mut self.key_file] {
-            if !file.is_empty() {
-                *file = folder.join(&file).to_string_lossy().into_owned();
-            }
-        }
+        settle_files(folder, [&mut self.cert_file, &mut self.key_file]);
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Bind, ConfigError, Seconds};
+use super::{Bind, ConfigError, Seconds, settle_files};
 
 /// TURN service of this node, for clients whose network lets nothing else through. It relays to this node's own media
 /// addresses and to nothing else.
@@ -79,13 +79,8 @@ impl TurnConfig {
         self.bind_addresses.iter().map(|bind| bind.0).collect()
     }
 
-    /// A relative name counts from the file that names it.
     pub(super) fn settle(&mut self, folder: &Path) {
-        for file in [&mut self.cert_file, &mut self.key_file] {
-            if !file.is_empty() {
-                *file = folder.join(&file).to_string_lossy().into_owned();
-            }
-        }
+        settle_files(folder, [&mut self.cert_file, &mut self.key_file]);
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
