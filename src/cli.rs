@@ -1,8 +1,10 @@
-//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `audit`, `doctor`, `config`.
+//! The command line: `serve`, `token`, `keys`, `registration`, `why`, `audit`, `doctor`,
+//! `support-bundle`, `config`.
 //!
 //! What a person did wrong is one line on stderr that says what to change, and exit code 2.
 
 mod audit;
+mod bundle;
 mod doctor;
 mod keys;
 mod registration;
@@ -42,6 +44,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Find out which hop of a call is broken, and how to mend it.
     Doctor(doctor::DoctorArgs),
+    /// Collect what whoever helps asks for, without anything private.
+    SupportBundle(bundle::BundleArgs),
     /// Check or show configuration.
     Config {
         #[command(subcommand)]
@@ -61,7 +65,7 @@ enum ConfigCommand {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Source {
     /// Try it out: loopback and the machine's own addresses, key `devkey`, secret `secret`.
     #[arg(long, conflicts_with = "config")]
@@ -123,6 +127,7 @@ pub fn run() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             result => result.map(|_| ()),
         },
+        Command::SupportBundle(args) => bundle::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
         Command::Config { command: ConfigCommand::Example } => {
             print(&crate::config::example::example());

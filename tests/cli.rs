@@ -333,3 +333,35 @@ fn pseudonyms_of_audit_records_can_be_asked_for() {
     assert!(!key.exists());
     let _ = std::fs::remove_file(config);
 }
+
+#[test]
+fn a_support_bundle_holds_what_helps_and_nothing_private() {
+    let folder = std::env::temp_dir().join(format!("weir-cli-{}-bundle", std::process::id()));
+    let log = file("bundle-log", "planted join of @planted:planted.example from 192.0.2.77:4000, [2001:db8::77]:1\n");
+    let text = format!(
+        "port: 7999\nkeys: {{plantedkey: {SECRET}}}\nrtc: {{node_ip: 192.0.2.77}}\nadmin: {{port: 1}}\n\
+         webhook: {{urls: ['https://planted:planted@planted.example/planted?planted'], api_key: plantedkey}}\n\
+         matrix:\n  url: wss://planted.example\n  homeservers:\n    - server_name: planted.example\n      \
+         client_api_url: http://planted.internal:8008\n      as_token: planted-as-token-0123456789\n      \
+         hs_token: planted-hs-token-0123456789\n      policy_rooms: [{{room: '!planted:planted.example', \
+         as_user: '@planted:planted.example'}}]\n"
+    );
+    let config = file("bundle", &text);
+    let (config, output) = (config.to_str().unwrap(), folder.to_str().unwrap());
+    let args = ["support-bundle", "--config", config, "--output", output, "--no-doctor", "--log"];
+    let args = [&args[..], &[log.to_str().unwrap()]].concat();
+    let made = run(&args);
+    assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    for name in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+        let text = read(&name).replacen("planted join", "", 1);
+        for private in ["planted", "192.0.2.77", "2001:db8"] {
+            assert!(!text.contains(private), "{private} in {name}:\n{text}");
+        }
+    }
+    assert!(read("config.yaml").contains("port: 7999") && read("config.yaml").contains("<homeserver-1>"));
+    assert!(read("log.txt").contains("join of <person-"), "{}", read("log.txt"));
+    assert!(read("system.txt").contains("cores") && read("metrics.txt").contains("weir does not answer"));
+    assert_refused(&run(&["support-bundle", "--output", output]), "--output");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

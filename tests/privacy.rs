@@ -232,6 +232,19 @@ async fn personal_data_is_where_the_page_says_and_nowhere_else() {
     }
     note("metrics", node.page("/metrics").await.as_bytes());
     note("answer of `weir why`", node.page(&format!("/debug/why?user={USER}")).await.as_bytes());
+    // What is handed to whoever helps is below the same folder: nothing may be in it.
+    std::fs::write(node.folder.join("lines"), format!("{USER} at {ADDRESS} with {old} in {ROOM}\n")).unwrap();
+    let bundle = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .env_clear()
+        .current_dir(&node.folder)
+        .args(["support-bundle", "--config", "weir.yaml", "--no-doctor", "--log", "lines"])
+        .output()
+        .unwrap();
+    assert!(bundle.status.success(), "{}", String::from_utf8_lossy(&bundle.stderr));
+    std::fs::remove_file(node.folder.join("lines")).unwrap();
+    let status = std::fs::read_to_string(node.folder.join("weir-support-bundle/status.json")).unwrap();
+    assert!(status.contains("participants"), "{status}");
+
     // Somebody is removed, which is kept.
     let kick = home.set(ROOM, "m.room.member", OTHER, USER, &json!({ "membership": "leave" }));
     home.push(node.http, &[kick]).await;

@@ -47,6 +47,22 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Look, print; gives whether all is well.
 pub(super) fn run(args: &DoctorArgs) -> Result<bool, String> {
+    let report = examine(args)?;
+    if args.json {
+        print(&format!("{:#}\n", report.json()));
+    } else {
+        print(&report.text());
+    }
+    Ok(report.is_well())
+}
+
+/// What there is to find on the server, for programs.
+pub(super) fn findings(source: &Source) -> Result<serde_json::Value, String> {
+    let args = DoctorArgs { name: None, source: source.clone(), url: None, ca_file: None, json: true };
+    examine(&args).map(|report| report.json())
+}
+
+fn examine(args: &DoctorArgs) -> Result<Report, String> {
     let has_config = args.source.config.is_some() || args.source.dev || args.source.keys.is_some();
     if args.name.is_none() && args.url.is_none() && !has_config {
         return Err("say what to look at: the name of a homeserver, `--url` or `--config`".to_owned());
@@ -58,13 +74,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<bool, String> {
     });
     let web = Web::new(authority.map_or_else(|| Ok(Vec::new()), |file| authorities(&file))?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let report = runtime.block_on(look(args, config.as_ref(), &web));
-    if args.json {
-        print(&format!("{:#}\n", report.json()));
-    } else {
-        print(&report.text());
-    }
-    Ok(report.is_well())
+    Ok(runtime.block_on(look(args, config.as_ref(), &web)))
 }
 
 fn authorities(file: &std::path::Path) -> Result<Vec<reqwest::Certificate>, String> {

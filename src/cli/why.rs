@@ -19,7 +19,7 @@ pub(super) struct WhyArgs {
 /// How long weir may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
-const MAX_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: u64 = 16 << 20;
 
 pub(super) fn run(args: &WhyArgs) -> Result<(), String> {
     let config = args.source.read().map_err(|e| e.to_string())?;
@@ -34,10 +34,15 @@ pub(super) fn run(args: &WhyArgs) -> Result<(), String> {
 }
 
 fn ask(address: SocketAddr, user: &str) -> std::io::Result<String> {
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("user", user).finish();
+    get(address, &format!("/debug/why?{query}"))
+}
+
+/// A page of the admin listener, whatever its status.
+pub(super) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("user", user).finish();
-    write!(stream, "GET /debug/why?{query} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: weir\r\n\r\n")?;
     let mut text = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut text)?;
     let (_, body) = text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("no answer"))?;
