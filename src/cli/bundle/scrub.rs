@@ -5,7 +5,7 @@
 //! its look (Matrix ids, tokens, addresses, sids), word by word.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Config;
 
@@ -144,9 +144,10 @@ impl Scrubber {
         Some(format!("{}:{}", self.named_address(socket.ip())?, socket.port()))
     }
 
-    /// Loopback and "all addresses" are everybody's.
+    /// This machine itself and "all addresses" are everybody's.
     fn named_address(&mut self, ip: IpAddr) -> Option<String> {
-        let is_general = ip.is_loopback() || ip.is_unspecified();
+        let itself = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let is_general = itself.contains(&ip) || ip.is_unspecified();
         (!is_general).then(|| format!("<{}>", self.number("address", &ip.to_string())))
     }
 
