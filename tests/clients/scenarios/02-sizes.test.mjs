@@ -11,8 +11,11 @@ withWeir();
 const LAYERS = [{ width: 320, height: 180, bitrate: 150_000 }, { width: 640, height: 360, bitrate: 400_000 }];
 const CAMERA = { width: 1280, height: 720, fps: 10, layers: LAYERS };
 
-/** Waits until the picture arrives at this width, still readable. */
-async function arrivesAt(viewer, sender, width, limitMs = 15_000) {
+/**
+ * Waits until the picture arrives at this width, still readable. A publisher on a busy machine takes its own network for
+ * narrow and sends its largest encoding late; how soon a tile is sharp on an idle one is measured in tests/quality.
+ */
+async function arrivesAt(viewer, sender, width, limitMs = 30_000) {
   await until(`${viewer.identity} gets ${sender.identity} at ${width} px`, limitMs, async () => {
     const track = await trackOf(viewer, sender, 'camera');
     if (track.width !== width) throw new NotYet(`it comes at ${track.width}x${track.height}`);
@@ -41,7 +44,7 @@ async function sentWidths(sender, forMs = 1500) {
     .sort((a, b) => a - b);
 }
 
-inBothModes('a smaller tile arrives smaller, a larger one larger, a hidden one not at all', 90, async (stage, mode) => {
+inBothModes('a smaller tile arrives smaller, a larger one larger, a hidden one not at all', 150, async (stage, mode) => {
   const e2ee = passphrase();
   const anna = await stage.join('chromium', 'anna', { ...mode, e2ee });
   await anna.publishCamera(CAMERA);
@@ -64,7 +67,7 @@ const CODECS = [
   { codec: 'h264', encrypted: true, options: {} },
 ];
 for (const { codec, encrypted, options } of CODECS) {
-  scenario(`a smaller tile arrives smaller and a larger one larger with ${codec}`, 90, async (stage) => {
+  scenario(`a smaller tile arrives smaller and a larger one larger with ${codec}`, 120, async (stage) => {
     const e2ee = encrypted ? passphrase() : undefined;
     const anna = await stage.join('chromium', 'anna', { e2ee });
     await anna.publishCamera({ ...CAMERA, codec, ...options });
@@ -81,7 +84,7 @@ for (const { codec, encrypted, options } of CODECS) {
   });
 }
 
-scenario('two viewers of one camera each get their own size', 60, async (stage) => {
+scenario('two viewers of one camera each get their own size', 90, async (stage) => {
   const e2ee = passphrase();
   const anna = await stage.join('chromium', 'anna', { e2ee });
   await anna.publishCamera(CAMERA);
@@ -90,10 +93,10 @@ scenario('two viewers of one camera each get their own size', 60, async (stage) 
   await Promise.all([sees(small, anna), sees(large, anna)]);
   await small.resize({ identity: anna.identity, width: 160, height: 90 });
   await large.resize({ identity: anna.identity, width: 1280, height: 720 });
-  await Promise.all([arrivesAt(small, anna, 320, 20_000), arrivesAt(large, anna, 1280, 20_000)]);
+  await Promise.all([arrivesAt(small, anna, 320), arrivesAt(large, anna, 1280)]);
 });
 
-scenario('a publisher does not encode what nobody looks at', 70, async (stage) => {
+scenario('a publisher does not encode what nobody looks at', 100, async (stage) => {
   const anna = await stage.join('chromium', 'anna', { dynacast: true });
   await anna.publishCamera(CAMERA);
   const ben = await stage.join('chromium', 'ben', { adaptiveStream: true });
