@@ -39,6 +39,8 @@ const GROWTH: u64 = 8;
 const BLIND_GROWTH: u64 = 40;
 /// Near the capacity, percent a second at least.
 const NEAR_GROWTH: u64 = 2;
+/// What is sent beyond the target and gets through is believed from here on, in percent of the target.
+const BEYOND_PERCENT: u64 = 150;
 /// What got through at overuse is the capacity within this distance, in percent.
 const NEAR: u64 = 12;
 
@@ -147,6 +149,9 @@ impl Rate {
             Usage::Over => self.overuse(input),
             Usage::Under => self.holding = true,
             Usage::Normal => {
+                if calm {
+                    self.believe(input);
+                }
                 if !core::mem::take(&mut self.holding) && calm && (!input.limited || input.blind) && !input.shadow {
                     self.increase(input, elapsed);
                 }
@@ -259,6 +264,20 @@ impl Rate {
         });
     }
 
+    /// Sound and the lowest layers are sent whatever the target. What came through as fast as it was sent, and left no
+    /// queue, is proven as by a probe.
+    fn believe(&mut self, input: &Input) {
+        if let (Some(slow), Some(fast)) = (input.slow, input.fast)
+            && input.loss == 0
+        {
+            let proven = slow.acked().min(fast.acked());
+            // Less than that is within what the control law finds by itself, more gently.
+            if proven > self.target * BEYOND_PERCENT / 100 {
+                self.on_probe(proven);
+            }
+        }
+    }
+
     fn increase(&mut self, input: &Input, elapsed_us: u64) {
         let Some(rates) = input.slow else { return };
         let cap = rates.acked() * 3 / 2 + 10_000;
@@ -360,6 +379,15 @@ mod tests {
             rate.on_report(&Input { limited: true, blind: true, queue_us: 0, ..input(n * 50, Usage::Normal, 150_000) });
         }
         assert!(rate.target() > 1_500_000, "{}", rate.target());
+    }
+
+    #[test]
+    fn believes_what_was_sent_beyond_the_target_and_came_through() {
+        let mut rate = Rate::new(600_000, 30_000, 30_000_000);
+        rate.on_report(&Input { queue_us: 100_000, ..input(1000, Usage::Normal, 20_000_000) });
+        assert_eq!(rate.target(), 600_000, "there is a queue");
+        rate.on_report(&Input { queue_us: 0, ..input(1050, Usage::Normal, 20_000_000) });
+        assert!(rate.target() >= 20_000_000, "{}", rate.target());
     }
 
     #[test]
