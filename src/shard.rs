@@ -6,7 +6,8 @@
 //!
 //! The parts: [`Shard`] itself finds out whose a datagram is; `ingress` takes RTP in, `bind` finds the encoding of an
 //! unknown SSRC, `rtcp` reads and writes reports, `bandwidth` finds out
-//! what can be sent, `egress` sends, `commands` obeys control.
+//! what can be sent, `egress` sends, in packets that `equalise` made fit one run, `commands` obeys
+//! control.
 
 mod bandwidth;
 mod bind;
@@ -16,6 +17,7 @@ mod commands;
 pub mod config;
 pub mod debug;
 mod egress;
+mod equalise;
 pub mod event;
 mod ingress;
 pub mod outbox;
@@ -25,7 +27,7 @@ mod timers;
 
 pub use config::{Limits, ShardConfig};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use slotmap::SlotMap;
 
@@ -37,7 +39,7 @@ use crate::rtp::ntp::{NtpTime, WallClock};
 use crate::shard::event::{Event, ShardStats};
 use crate::shard::outbox::Outbox;
 use crate::shard::parts::{Line, Pending, Publication, RoomKey, Sender, Stream, StreamKey};
-use crate::shard::timers::{Owner, Scheduled, Timers};
+use crate::shard::timers::{Owner, Scheduled, Timers, shared};
 use crate::transport::route::Route;
 use crate::transport::{Edges, TransportKey, TransportTable};
 
@@ -59,7 +61,7 @@ pub struct Shard {
     fanout: Fanout,
     pending: Vec<Pending>,
     /// Transports with something pending, in the order of their first copy.
-    busy: Vec<TransportKey>,
+    busy: VecDeque<TransportKey>,
     /// Transports that wait to send data.
     draining: Vec<TransportKey>,
     /// Number of the next flush.
@@ -99,7 +101,7 @@ impl Shard {
             timers: Timers::default(),
             fanout: Fanout::default(),
             pending: Vec::new(),
-            busy: Vec::new(),
+            busy: VecDeque::new(),
             draining: Vec::new(),
             flushes: 0,
             header: HeaderBuffer::new(),
@@ -258,7 +260,7 @@ impl Shard {
     fn after_room(&mut self, now: Instant, key: RoomKey, out: &mut Outbox) {
         self.request_keyframes(key, out);
         if let Some((room, scheduled)) = self.rooms.get_mut(key) {
-            let due = room.next_timeout().map(|at| at.max(now + core::time::Duration::from_millis(1)));
+            let due = room.next_timeout().map(|at| shared(now, at.max(now + core::time::Duration::from_millis(1))));
             self.timers.schedule(Owner::Room(key), scheduled, due);
         }
     }

@@ -79,10 +79,15 @@ impl HeaderBuffer {
     /// [`Self::set_transport_cc`] and [`Self::set_abs_send_time`], and with `mid`, where negotiated.
     pub fn padding(&mut self, fields: &Fields, to: &ExtensionIds, mid: Option<&str>) -> &[u8] {
         self.forward(fields, Extensions::default(), &ExtensionIds::default(), to, mid);
+        self.set_padding();
+        self.bytes()
+    }
+
+    /// Say that padding follows the payload (RFC 3550, 5.1).
+    pub fn set_padding(&mut self) {
         if let Some(first) = self.bytes.first_mut() {
             *first |= 0x20;
         }
-        self.bytes()
     }
 
     /// Put in the transport-wide sequence number, where there is a place for one.

@@ -245,7 +245,8 @@ impl Shard {
         let payload_type = sender.payload_types.iter().find(|map| map.from == entry.payload_type)?.to;
         let numbering = Numbering { seq: again.seq, timestamp: again.timestamp, vp8: again.vp8 };
         let header = Header { payload_type, numbering, marker: again.marker };
-        Some(Pending { sender: key, stream, source: again.source, header, copy: Copy::Probe, next: None })
+        let (source, copy) = (again.source, Copy::Probe);
+        Some(Pending { sender: key, stream, source, header, copy, size: 0, pad: 0, next: None })
     }
 
     /// A packet of nothing but padding on the retransmission stream (RFC 4588, RFC 3550, 5.1).

@@ -310,7 +310,6 @@ impl Shard {
                 self.fanout.dropped.add(crate::base::DropReason::Removed);
             }
         }
-        self.busy.retain(|busy| *busy != key);
         self.drop_waiting(key);
     }
 

@@ -7,6 +7,7 @@ use crate::rtp::codec::{Detail, vp8};
 use crate::rtp::header::Fields;
 use crate::rtp::seq::wire_u16;
 use crate::shard::Shard;
+use crate::shard::equalise;
 use crate::shard::outbox::Outbox;
 use crate::shard::parts::{Copy, Pending};
 use crate::shard::timers::Owner;
@@ -24,20 +25,46 @@ impl Shard {
         self.flush_data(now, out);
     }
 
+    /// The same in parts: send to at most `transports` of those something waits for, longest waiting first. `true` when
+    /// others are left. Between two parts the caller sends what there is and may take in more: what arrives meanwhile
+    /// joins the runs of those that still wait, so batches grow with load and nobody waits for them.
+    pub fn flush_part(&mut self, now: Instant, transports: usize, out: &mut Outbox) -> bool {
+        for _ in 0..transports {
+            let Some(key) = self.busy.pop_front() else { break };
+            self.flush_transport(now, key, out);
+        }
+        if !self.busy.is_empty() {
+            return true;
+        }
+        self.all_flushed();
+        self.flush_data(now, out);
+        false
+    }
+
     pub(super) fn flush_media(&mut self, now: Instant, out: &mut Outbox) {
-        self.flushes = self.flushes.wrapping_add(1);
-        let mut busy = core::mem::take(&mut self.busy);
-        for key in busy.drain(..) {
-            let Some(line) = self.lines.get_mut(key) else { continue };
-            let mut next = line.queue.take().map(|(first, _)| first);
-            while let Some(copy) = next.and_then(|at| self.pending.get(at as usize)).copied() {
-                next = copy.next;
-                if !self.waits(now, key, &copy) {
-                    self.send(now, key, &copy, out);
-                }
+        while let Some(key) = self.busy.pop_front() {
+            self.flush_transport(now, key, out);
+        }
+        self.all_flushed();
+    }
+
+    fn flush_transport(&mut self, now: Instant, key: TransportKey, out: &mut Outbox) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        let mut next = line.queue.take().map(|(first, _)| first);
+        if let Some(first) = next {
+            equalise::equalise(&mut self.pending, first);
+        }
+        while let Some(copy) = next.and_then(|at| self.pending.get(at as usize)).copied() {
+            next = copy.next;
+            if !self.waits(now, key, &copy) {
+                self.send(now, key, &copy, out);
             }
         }
-        self.busy = busy;
+    }
+
+    /// Nothing decided is left: the histories may be written over again.
+    fn all_flushed(&mut self) {
+        self.flushes = self.flushes.wrapping_add(1);
         self.pending.clear();
         self.stats.copies_dropped = self.fanout.dropped.clone();
     }
@@ -101,13 +128,17 @@ impl Shard {
             self.header.set_transport_cc(bandwidth.estimator.next_number());
         }
         self.header.set_abs_send_time(now);
+        if copy.pad > 0 {
+            self.header.set_padding();
+        }
+        let padding = equalise::padding(copy.pad);
         let header = self.header.bytes();
         let transport = &mut line.transport;
         let mut refused = DropReason::Bug;
         let sent = out.datagram(route, |arena| {
             let before = arena.len();
             transport
-                .seal_rtp(index, header, &[prefix, head, payload], arena)
+                .seal_rtp(index, header, &[prefix, head, payload, padding], arena)
                 .map_err(|reason| refused = reason)
                 .ok()
                 .map(|()| arena.len() - before)

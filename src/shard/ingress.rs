@@ -11,7 +11,7 @@ use crate::rtp::packet::{PacketView, retransmitted};
 use crate::shard::Shard;
 use crate::shard::outbox::Outbox;
 use crate::shard::parts::{Bound, Copy, Pending, RoomKey, Stream, StreamKey};
-use crate::shard::timers::Owner;
+use crate::shard::timers::{Owner, shared};
 use crate::transport::TransportKey;
 use crate::transport::history::Entry;
 use crate::transport::route::Route;
@@ -115,14 +115,15 @@ impl Shard {
         let (room, scheduled) = self.rooms.get_mut(room_key).ok_or(DropReason::Bug)?;
         let offered = self.fanout.offered;
         room.on_rtp(track, packet, &mut self.fanout, &mut out.events);
-        let due = room.next_timeout().map(|at| at.max(now));
+        let due = room.next_timeout().map(|at| shared(now, at.max(now)));
         self.timers.schedule(Owner::Room(room_key), scheduled, due);
         if self.fanout.offered == offered {
             return Err(DropReason::NoSubscriber);
         }
         let mut sends = core::mem::take(&mut self.fanout.sends);
         for (sender, header) in sends.drain(..) {
-            self.push(Pending { sender, stream: key, source: packet.seq, header, copy: Copy::First, next: None });
+            let (source, size) = (packet.seq, packet.size);
+            self.push(Pending { sender, stream: key, source, header, copy: Copy::First, size, pad: 0, next: None });
         }
         self.fanout.sends = sends;
         self.stats.rtp_offered = self.fanout.offered;
@@ -151,7 +152,7 @@ impl Shard {
                 first
             }
             None => {
-                self.busy.push(key);
+                self.busy.push_back(key);
                 at
             }
         };

@@ -48,6 +48,13 @@ impl Outbox {
         self.close_tcp.clear();
     }
 
+    /// Its transmits have been sent: forget them, keep the events.
+    pub fn sent(&mut self) {
+        self.arena.clear();
+        self.transmits.clear();
+        self.close_tcp.clear();
+    }
+
     /// Append one datagram, written by `write` at the end of the arena. When `write` gives `None`, nothing is appended.
     /// A datagram that fits the run of the one before it (same route, size no larger, all before of equal size) joins it.
     pub fn datagram<R>(&mut self, route: Route, write: impl FnOnce(&mut Vec<u8>) -> Option<R>) -> Option<R> {

@@ -207,6 +207,10 @@ pub(super) struct Pending {
     pub(super) source: u64,
     pub(super) header: Header,
     pub(super) copy: Copy,
+    /// Bytes of the packet as it was published, compared with others of its stream; 0: not to be compared.
+    pub(super) size: u16,
+    /// RTP padding to send it with, in bytes.
+    pub(super) pad: u8,
     /// The next copy for the same transport.
     pub(super) next: Option<u32>,
 }

@@ -145,6 +145,8 @@ impl Shard {
             source: again.source,
             header,
             copy: Copy::Again,
+            size: 0,
+            pad: 0,
             next: None,
         });
         Ok(())

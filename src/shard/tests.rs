@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 
+mod runs;
+
 use core::net::SocketAddr;
 use core::time::Duration;
 
