@@ -43,7 +43,7 @@ pub use nodes::{NodesConfig, RegionConfig};
 pub use room::{CodecConfig, RoomConfig};
 pub use rtc::{Filter, IceServerConfig, RtcConfig};
 pub use tls::TlsConfig;
-pub use turn::TurnConfig;
+pub use turn::{LegacyCallsConfig, TurnConfig};
 pub use units::{Bind, Cidr, PortRange, Seconds, Span};
 pub use webhook::WebhookConfig;
 
@@ -167,7 +167,7 @@ impl Config {
         let mut config = self;
         config.matrix.settle(beside).map_err(|e| e.in_file(path))?;
         config.tls.settle(beside);
-        config.turn.settle(beside);
+        config.turn.settle(beside).map_err(|e| e.in_file(path))?;
         config.nodes.settle(beside);
         config.audit.settle(beside);
         if !config.key_file.is_empty() {
@@ -239,6 +239,15 @@ impl Config {
         let media = first..first + self.rtc.threads();
         if first != 0 && media.contains(&usize::from(self.turn.udp_port)) && self.turn.bind_addresses.is_empty() {
             return Err(ConfigError::new("`turn.udp_port` is one of the ports of `rtc.udp_port`: choose another"));
+        }
+        let calls = &self.turn.legacy_calls;
+        let relayed = calls.relay_range_start..=calls.relay_range_end;
+        let taken = media.chain([usize::from(self.turn.udp_port)]);
+        if calls.enabled && taken.filter_map(|port| u16::try_from(port).ok()).any(|port| relayed.contains(&port)) {
+            return Err(ConfigError::new(
+                "`turn.legacy_calls.relay_range_start` to `_end` holds a port of `rtc.udp_port` or `turn.udp_port`: \
+                 choose others",
+            ));
         }
         Ok(())
     }

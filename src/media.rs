@@ -101,7 +101,7 @@ impl MediaThreads {
         }
         let mut turn = None;
         if let Some(config) = &config.turn {
-            let (thread, relay, link) = TurnThread::new(config, &links, clock)?;
+            let (thread, relay, link) = TurnThread::new(config, &links, clock, sender.clone())?;
             turn = Some(link);
             for media in &mut parts {
                 media.relay = Some(relay.clone());

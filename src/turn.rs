@@ -1,15 +1,23 @@
-//! A TURN server (RFC 8656, with the long-term credentials of RFC 8489, 9.2) whose only peers are this node's own media
-//! addresses. It relays without sockets: what a client sends to one of them is handed to the shard behind it as a
-//! datagram on [`Route::Turn`], and what the shard sends there comes back here to be wrapped. Everything else is refused.
+//! A TURN server (RFC 8656, with the long-term credentials of RFC 8489, 9.2) of two uses that share nothing but ports.
+//!
+//! For participants, the only peers are this node's own media addresses. It relays without sockets: what a client sends
+//! to one of them is handed to the shard behind it as a datagram on [`Route::Turn`], and what the shard sends there comes
+//! back here to be wrapped. For users of a homeserver, if that is configured, peers are outside and reached from ports of
+//! their own ([`CallsConfig`]). Which it is, the key says that proves the user. Everything else is refused.
 //!
 //! Pure, like a shard: datagrams and time go in, datagrams come out. One thread of `media` owns it with its sockets. A
 //! far end is named by the [`Route`] it is reached by, UDP or an accepted connection (plain or TLS).
 
 mod allocation;
+mod calls;
 mod credentials;
 pub mod frame;
 mod message;
+mod meter;
+mod peers;
+mod refusal;
 mod requests;
+mod stats;
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
@@ -19,9 +27,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::{Instant, Rng};
 use crate::shard::outbox::Outbox;
 use crate::transport::route::{Allocation, Route};
-use allocation::State;
+use allocation::{Reach, State};
+use calls::Calls;
+pub use calls::{CallsConfig, MAX_SECRETS, Outward};
 use credentials::Secrets;
 use message::{Kind, Message, Method, Writer};
+pub use peers::{Block, PeerRules, is_public};
+pub use refusal::{Lost, Refusal};
+pub use stats::{Stats, Traffic, UseStats};
 
 /// What a TURN server may do and how much.
 #[derive(Clone, Debug)]
@@ -36,6 +49,8 @@ pub struct Config {
     pub max_per_user: u32,
     /// Allocations at once from one address (one /64 of IPv6).
     pub max_per_address: u32,
+    /// The second use, if there is to be one.
+    pub calls: Option<CallsConfig>,
 }
 
 /// A datagram for a shard.
@@ -58,6 +73,10 @@ pub struct Output {
     pub inward: Vec<Inward>,
     /// Their bytes.
     pub inward_bytes: Vec<u8>,
+    /// Datagrams to peers outside, in order.
+    pub outward: Vec<Outward>,
+    /// Their bytes.
+    pub outward_bytes: Vec<u8>,
 }
 
 impl Output {
@@ -66,24 +85,9 @@ impl Output {
         self.outbox.clear();
         self.inward.clear();
         self.inward_bytes.clear();
+        self.outward.clear();
+        self.outward_bytes.clear();
     }
-}
-
-/// Counters since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Allocations now.
-    pub allocations: usize,
-    /// Allocations ever made.
-    pub allocated: u64,
-    /// Requests refused, challenges not counted.
-    pub refused: u64,
-    /// Datagrams handed to shards.
-    pub inward: u64,
-    /// Datagrams wrapped for clients.
-    pub outward: u64,
-    /// Datagrams that were nothing, or for nobody, or not permitted.
-    pub dropped: u64,
 }
 
 /// The server.
@@ -99,14 +103,18 @@ pub struct TurnServer {
     relayed: BTreeSet<SocketAddr>,
     per_user: BTreeMap<String, u32>,
     per_address: BTreeMap<IpAddr, u32>,
+    calls: Option<Calls>,
+    indications: u64,
     stats: Stats,
 }
 
 impl TurnServer {
     /// Without allocations. `seed` chooses relayed ports; it need not be secret.
-    pub fn new(config: Config, seed: u64) -> Self {
+    pub fn new(mut config: Config, seed: u64) -> Self {
+        let calls = config.calls.take();
         Self {
-            secrets: Secrets::new(&config.key),
+            secrets: Secrets::new(&config.key, calls.iter().flat_map(|calls| &calls.secrets)),
+            calls: calls.map(Calls::new),
             config,
             rng: Rng::new(seed),
             next: 0,
@@ -116,41 +124,42 @@ impl TurnServer {
             relayed: BTreeSet::new(),
             per_user: BTreeMap::new(),
             per_address: BTreeMap::new(),
+            indications: 0,
             stats: Stats::default(),
         }
     }
 
     /// Take what a client sent: one datagram, or one message of a connection ([`frame`]).
     pub fn handle(&mut self, now: Instant, link: Route, packet: &[u8], out: &mut Output) {
-        let taken = match packet.first() {
+        let result = match packet.first() {
             Some(0x40..=0x4f) => self.channel_data(now, &link, packet, out),
             Some(0..=3) => match Message::parse(packet) {
                 Some(message) => match message.kind {
                     Kind::Send => self.send_indication(now, &link, &message, out),
                     Kind::Request(Method::Binding) => {
                         binding(link, packet, &message, out);
-                        Some(())
+                        Ok(())
                     }
                     Kind::Request(method) => {
                         self.request(now, link, packet, method, &message, out);
-                        Some(())
+                        Ok(())
                     }
                 },
-                None => None,
+                None => Err(Lost::Unreadable),
             },
-            _ => None,
+            _ => Err(Lost::Unreadable),
         };
-        if taken.is_none() {
-            self.stats.dropped += 1;
+        if let Err(reason) = result {
+            self.stats.lose(reason);
         }
     }
 
     /// Take what a shard sends to a client over an allocation, from the address of ours the client knows it by.
     pub fn handle_media(&mut self, now: Instant, to: Allocation, from: SocketAddr, datagram: &[u8], out: &mut Output) {
-        if self.wrap(now, to, from, datagram, out).is_some() {
-            self.stats.outward += 1;
-        } else {
-            self.stats.dropped += 1;
+        let link = self.links.get(&to).copied().ok_or(Lost::NotPermitted);
+        match link.and_then(|link| self.wrap(now, link, from, datagram, out)) {
+            Ok(()) => self.stats.media.to_clients.add(datagram.len()),
+            Err(reason) => self.stats.lose(reason),
         }
     }
 
@@ -180,16 +189,23 @@ impl TurnServer {
     }
 
     /// Counters up to now.
-    pub fn stats(&self) -> Stats {
-        Stats { allocations: self.allocations.len(), ..self.stats }
+    pub const fn stats(&self) -> Stats {
+        self.stats
     }
 
-    fn wrap(&self, now: Instant, to: Allocation, from: SocketAddr, datagram: &[u8], out: &mut Output) -> Option<()> {
-        let link = *self.links.get(&to)?;
-        let state = self.allocations.get(&link)?;
+    /// Wrap what comes from a peer for the client of an allocation.
+    fn wrap(
+        &mut self,
+        now: Instant,
+        link: Route,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Lost> {
+        let state = self.allocations.get(&link).ok_or(Lost::NotPermitted)?;
         if let Some(channel) = state.channel_of(now, from) {
-            let length = u16::try_from(datagram.len()).ok()?;
-            return out.outbox.datagram(link, |arena| {
+            let length = u16::try_from(datagram.len()).map_err(|_| Lost::Unreadable)?;
+            out.outbox.datagram(link, |arena| {
                 arena.extend_from_slice(&channel.to_be_bytes());
                 arena.extend_from_slice(&length.to_be_bytes());
                 arena.extend_from_slice(datagram);
@@ -198,47 +214,72 @@ impl TurnServer {
                 }
                 Some(())
             });
+            return Ok(());
         }
         if !state.permits(now, from.ip()) {
-            return None;
+            return Err(Lost::NotPermitted);
         }
         // Indications are not answered: any transaction number will do.
         let mut transaction = [0; 12];
         let (head, _) = transaction.split_at_mut(8);
-        head.copy_from_slice(&self.stats.outward.to_be_bytes());
+        head.copy_from_slice(&self.indications.to_be_bytes());
+        self.indications = self.indications.wrapping_add(1);
         out.outbox.datagram(link, |arena| {
             Writer::data(arena, transaction, from, datagram).finish();
             Some(())
-        })
+        });
+        Ok(())
     }
 
-    fn channel_data(&mut self, now: Instant, link: &Route, packet: &[u8], out: &mut Output) -> Option<()> {
-        let [c0, c1, l0, l1] = *packet.first_chunk()?;
+    fn channel_data(&mut self, now: Instant, link: &Route, packet: &[u8], out: &mut Output) -> Result<(), Lost> {
+        let [c0, c1, l0, l1] = *packet.first_chunk().ok_or(Lost::Unreadable)?;
         let length = usize::from(u16::from_be_bytes([l0, l1]));
-        let data = packet.get(4..4 + length)?;
-        let state = self.allocations.get(link)?;
-        let peer = state.peer_of(now, u16::from_be_bytes([c0, c1]))?;
-        let route = Route::Turn { allocation: state.id, relayed: state.relayed, peer };
-        self.hand_over(route, peer, data, out)
+        let data = packet.get(4..4 + length).ok_or(Lost::Unreadable)?;
+        let state = self.allocations.get(link).ok_or(Lost::NotPermitted)?;
+        let peer = state.peer_of(now, u16::from_be_bytes([c0, c1])).ok_or(Lost::NotPermitted)?;
+        self.send(now, link, peer, data, out)
     }
 
-    fn send_indication(&mut self, now: Instant, link: &Route, message: &Message<'_>, out: &mut Output) -> Option<()> {
-        let state = self.allocations.get(link)?;
-        let (peer, data) = (message.peer()?, message.data?);
-        if !state.permits(now, peer.ip()) || message.unknown.is_some() {
-            return None;
+    fn send_indication(
+        &mut self,
+        now: Instant,
+        link: &Route,
+        message: &Message<'_>,
+        out: &mut Output,
+    ) -> Result<(), Lost> {
+        let state = self.allocations.get(link).ok_or(Lost::NotPermitted)?;
+        let (peer, data) = message.peer().zip(message.data).ok_or(Lost::Unreadable)?;
+        if message.unknown.is_some() || state.reach == Reach::Outside && message.dont_fragment {
+            return Err(Lost::Unreadable);
         }
-        let route = Route::Turn { allocation: state.id, relayed: state.relayed, peer };
-        self.hand_over(route, peer, data, out)
+        if !state.permits(now, peer.ip()) {
+            return Err(Lost::NotPermitted);
+        }
+        self.send(now, link, peer, data, out)
     }
 
-    fn hand_over(&mut self, route: Route, peer: SocketAddr, data: &[u8], out: &mut Output) -> Option<()> {
-        let thread = *self.config.peers.get(&peer)?;
-        let start = out.inward_bytes.len();
-        out.inward_bytes.extend_from_slice(data);
-        out.inward.push(Inward { thread, route, range: start..out.inward_bytes.len() });
-        self.stats.inward += 1;
-        Some(())
+    /// To a peer the client has a permission for.
+    fn send(
+        &mut self,
+        now: Instant,
+        link: &Route,
+        peer: SocketAddr,
+        data: &[u8],
+        out: &mut Output,
+    ) -> Result<(), Lost> {
+        let state = self.allocations.get(link).ok_or(Lost::NotPermitted)?;
+        match state.reach {
+            Reach::Outside => self.send_outside(now, link, peer, data, out),
+            Reach::Media => {
+                let route = Route::Turn { allocation: state.id, relayed: state.relayed, peer };
+                let thread = *self.config.peers.get(&peer).ok_or(Lost::NotPermitted)?;
+                let start = out.inward_bytes.len();
+                out.inward_bytes.extend_from_slice(data);
+                out.inward.push(Inward { thread, route, range: start..out.inward_bytes.len() });
+                self.stats.media.to_peers.add(data.len());
+                Ok(())
+            }
+        }
     }
 
     /// Remove an allocation and give back what it counted for.
@@ -246,8 +287,19 @@ impl TurnServer {
         let Some(state) = self.allocations.remove(link) else { return };
         self.links.remove(&state.id);
         self.deadlines.remove(&(state.expires, *link));
-        self.relayed.remove(&state.relayed);
-        take_one(&mut self.per_user, &state.subject);
+        let is_last = take_one(&mut self.per_user, &state.subject);
+        match state.reach {
+            Reach::Media => {
+                self.relayed.remove(&state.relayed);
+                self.stats.media.allocations -= 1;
+            }
+            Reach::Outside => {
+                self.stats.calls.allocations -= 1;
+                if let Some(calls) = &mut self.calls {
+                    calls.give_back(state.relayed, &state.subject, is_last);
+                }
+            }
+        }
         take_one(&mut self.per_address, &household(link.reflexive().ip()));
     }
 }
@@ -275,13 +327,15 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
-fn take_one<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
-        }
+/// Whether it was the last.
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else { return true };
+    *count = count.saturating_sub(1);
+    let is_last = *count == 0;
+    if is_last {
+        counts.remove(key);
     }
+    is_last
 }
 
 /// How long an allocation lives without a wish, and the least it gets (RFC 8656, 7.2).

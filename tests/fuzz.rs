@@ -38,6 +38,7 @@ pub(crate) const BODIES: &[(&str, Body)] = &[
     ("turn", turn::turn),
     ("turn_stream", turn::turn_stream),
     ("turn_signed", turn::turn_signed),
+    ("turn_calls", turn::turn_calls),
 ];
 
 /// A few seconds in all on one core; a night takes a million.

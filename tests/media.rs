@@ -76,6 +76,7 @@ impl Server {
             match report {
                 Report::Event(event) => self.events.extend(bridge::event(event)),
                 Report::Stats(stats) => self.stats = Some(stats),
+                Report::Turn(_) => {}
                 Report::ShardDied => panic!("the shard died"),
             }
         }

@@ -169,10 +169,39 @@ fn ranges_are_checked() {
         ("turn: {enabled: true, tcp_port: 7881}", "rtc.tcp_port"),
         ("turn: {enabled: true, external_tls: true, domain: a.b, tls_port: 7880}", "`port`"),
         ("turn: {enabled: true, per_user_relay_allocation_limit: 0}", "per_user_relay_allocation_limit"),
+        ("turn: {legacy_calls: {enabled: true}}", "turn.enabled"),
+        ("turn: {enabled: true, legacy_calls: {enabled: true}}", "turn_shared_secret"),
     ] {
         let message = error(&format!("{keys}{text}\n"));
         assert!(message.contains(expected), "{text} -> {message}");
     }
+}
+
+#[test]
+fn legacy_calls_name_what_is_wrong_and_show_no_secret() {
+    let with = |more: &str| {
+        let calls = format!("{{enabled: true, shared_secrets: [{SECRET}], {more}}}");
+        format!("keys: {{key: {SECRET}}}\nturn: {{enabled: true, legacy_calls: {calls}}}\n")
+    };
+    let config = Config::parse(&with("")).unwrap();
+    config.check().unwrap();
+    assert!(!format!("{config:?}").contains(SECRET));
+    for (text, expected) in [
+        ("relay_range_start: 80", "relay_range_start"),
+        ("relay_range_start: 60000", "low to high"),
+        ("relay_range_start: 7000, relay_range_end: 8000", "rtc.udp_port"),
+        ("relay_range_start: 3000, relay_range_end: 4000", "turn.udp_port"),
+        ("relay_range_start: 50000, relay_range_end: 50010", "relay_allocation_limit"),
+        ("per_user_relay_allocation_limit: 0", "per_user_relay_allocation_limit"),
+        ("per_user_kbps: 1", "per_user_kbps"),
+        ("per_user_kbps: 300000", "total_kbps"),
+        ("deny_peer_cidrs: [everybody]", "block of addresses"),
+    ] {
+        let message = error(&with(text));
+        assert!(message.contains(expected) && !message.contains(SECRET), "{text} -> {message}");
+    }
+    let short = error(&with("").replace(&format!("[{SECRET}]"), "[planted-short]"));
+    assert!(short.contains("32 bytes") && !short.contains("planted"), "{short}");
 }
 
 #[test]

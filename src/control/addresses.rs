@@ -43,6 +43,11 @@ pub fn advertised(config: &Config) -> Result<Vec<IpAddr>, ConfigError> {
     Ok(found)
 }
 
+/// All addresses this machine has now.
+pub(super) fn machine() -> Vec<IpAddr> {
+    machine_addresses().into_iter().map(|(_, ip)| ip).collect()
+}
+
 /// Addresses of all interfaces that are up, with the interface's name.
 fn machine_addresses() -> Vec<(String, IpAddr)> {
     use nix::net::if_::InterfaceFlags;

@@ -7,6 +7,7 @@ mod build;
 mod matrix;
 mod media;
 mod process;
+mod turn;
 
 use livekit_protocol as proto;
 use prometheus::core::Collector as _;
@@ -16,6 +17,7 @@ use self::build::Builder;
 use self::matrix::MatrixNumbers;
 use self::media::{LoadGauges, Media};
 use self::process::Process;
+use self::turn::TurnNumbers;
 use super::load::Load;
 use crate::mailbox::ThreadStats;
 
@@ -55,6 +57,7 @@ pub(super) struct Metrics {
     pub(super) directory_silent: IntGauge,
     ready: IntGauge,
     media: Media,
+    pub(super) turn: TurnNumbers,
     gauges: LoadGauges,
     pub(super) load: Load,
 }
@@ -125,6 +128,7 @@ impl Metrics {
             )?,
             ready: make.gauge("weir_ready", "Whether new calls are taken; /readyz says why not.")?,
             media: Media::new(&make)?,
+            turn: TurnNumbers::new(&make)?,
             gauges: LoadGauges::new(&make)?,
             load,
             registry,
@@ -158,6 +162,7 @@ impl Metrics {
         begin(&self.webhooks, &["delivered", "refused", "expired", "dropped"]);
         begin(&self.audit, &["written", "dropped", "failed"]);
         self.matrix.begin();
+        self.turn.begin();
         begin(&self.passed, &["join", "token", "push", "api", "no_answer"]);
         let reasons = (0..64).filter_map(|number| proto::DisconnectReason::try_from(number).ok());
         let reasons: Vec<&str> = reasons.map(|reason| reason.as_str_name()).collect();

@@ -7,9 +7,11 @@ use rustls::ServerConfig;
 use signalling::relay::RelayAccess;
 
 use super::addresses;
-use crate::config::Config;
+use crate::base::Bitrate;
+use crate::config::{Cidr, Config, LegacyCallsConfig};
 use crate::mailbox::TurnLink;
 use crate::media::TurnConfig;
+use crate::turn::{Block, CallsConfig, PeerRules, is_public};
 
 /// What the media side is to start, if anything; `rules` say how its connections agree on TLS. The key is new with each start: what it was used for is gone by then.
 ///
@@ -43,7 +45,33 @@ pub(super) fn service(
         max_per_user: turn.per_user_relay_allocation_limit,
         // Behind a proxy everybody comes from its address.
         max_per_address: if turn.external_tls { u32::MAX } else { limit(turn.per_address_relay_allocation_limit) },
+        calls: turn.legacy_calls.enabled.then(|| calls(&turn.legacy_calls, advertised)),
     }))
+}
+
+/// Legacy calls: relayed at the best address of each family, to nothing that is this machine's.
+fn calls(config: &LegacyCallsConfig, advertised: &[IpAddr]) -> CallsConfig {
+    let machine = addresses::machine();
+    let best = |ipv6: bool| {
+        let mut family = advertised.iter().copied().filter(|ip| ip.is_ipv6() == ipv6);
+        let public = family.clone().find(|ip| is_public(*ip));
+        public.or_else(|| family.next())
+    };
+    let block = |cidr: &Cidr| Block { network: cidr.0.addr(), prefix: cidr.0.prefix_len() };
+    CallsConfig {
+        secrets: config.shared_secrets.iter().map(|secret| secret.expose().as_bytes().to_vec()).collect(),
+        rules: PeerRules {
+            relayed: [best(false), best(true)].into_iter().flatten().collect(),
+            ports: config.relay_range_start..=config.relay_range_end,
+            own: machine.iter().chain(advertised).copied().collect(),
+            allowed: config.allow_restricted_peer_cidrs.iter().map(block).collect(),
+            denied: config.deny_peer_cidrs.iter().map(block).collect(),
+        },
+        max_allocations: usize::try_from(config.relay_allocation_limit).unwrap_or(usize::MAX),
+        max_per_user: config.per_user_relay_allocation_limit,
+        user_rate: Bitrate::from_kbps(config.per_user_kbps.into()),
+        total_rate: Bitrate::from_kbps(config.total_kbps.into()),
+    }
 }
 
 /// What participants are told: UDP and TCP at the best address of each family, TLS at the domain.
@@ -71,4 +99,33 @@ pub(super) fn access(config: &Config, turn: &TurnLink, key: Vec<u8>, advertised:
         urls.push(format!("turns:{}:{port}?transport=tcp", config.turn.domain));
     }
     RelayAccess { urls, key, lifetime: config.turn.ttl_seconds.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may fail by panicking")]
+
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use crate::base::Rng;
+
+    /// The core cannot ask signalling, which knows the same of homeservers' addresses.
+    #[test]
+    fn what_is_public_is_so_for_homeservers_and_for_peers() {
+        let mut rng = Rng::new(1);
+        let agree = |ip| assert_eq!(super::is_public(ip), signalling::matrix::server_name::is_public(ip), "{ip}");
+        for _ in 0..200_000 {
+            agree(Ipv4Addr::from_bits(rng.next_u32()).into());
+            let low = u128::from(rng.next_u64());
+            let near = [0x2001_u16, 0x2002, 0x3fff, 0x0064, 0x2a00, 0xfe80][usize::try_from(rng.below(6)).unwrap()];
+            let next = rng.next_u16() & [0xffff, 0x0fff, 0x000f][usize::try_from(rng.below(3)).unwrap()];
+            agree(Ipv6Addr::from_bits(u128::from(near) << 112 | u128::from(next) << 96 | low).into());
+            agree(Ipv6Addr::from_bits(u128::from(rng.next_u64()) << 64 | low).into());
+        }
+        for edge in 0..=u16::MAX {
+            agree(Ipv4Addr::from_bits(u32::from(edge) << 16).into());
+            agree(Ipv4Addr::from_bits(u32::from(edge) << 16 | 0xffff).into());
+            agree(Ipv6Addr::from_bits(u128::from(edge) << 112).into());
+        }
+    }
 }

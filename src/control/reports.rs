@@ -74,6 +74,7 @@ impl Reports {
                             route_rates(&rooms, &stats);
                         }
                     }
+                    Some((_, Report::Turn(stats))) => self.metrics.turn.fold(&stats),
                     Some((thread, Report::ShardDied)) => {
                         tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
                         self.metrics.shard_died(&mut last, thread);

@@ -20,6 +20,8 @@ pub enum Report {
     Event(Event),
     /// Counters of thread and shard, about once a second.
     Stats(Box<ThreadStats>),
+    /// Counters of the TURN thread, about once a second. It has no number.
+    Turn(Box<crate::turn::Stats>),
     /// The shard panicked and is gone with all its rooms; an empty one runs on the same ports. Everything that was sent
     /// to the thread before may or may not have reached the new one: remove all rooms that were there.
     ShardDied,
@@ -207,6 +209,8 @@ impl Reporter {
                 self.qualities.insert(participant, score);
             }
             Report::Stats(stats) => self.stats = Some(stats),
+            // No media thread reports for the TURN thread.
+            Report::Turn(_) => {}
             edge @ (Report::Event(_) | Report::ShardDied) => self.edges.push_front(edge),
         }
     }

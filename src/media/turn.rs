@@ -1,7 +1,9 @@
 //! The TURN thread: the sockets of [`crate::turn::TurnServer`], over UDP, TCP and TLS, and the queues that join it to the
-//! media threads. One for the node: it wraps and unwraps, the media threads do the rest.
+//! media threads. One for the node: it wraps and unwraps, the media threads do the rest. The relayed ports of legacy
+//! calls are its own too, so that one turn sees a datagram in and out; what they may cost is bounded by their total rate.
 
 mod connection;
+mod relays;
 mod streams;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,15 +12,17 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::ServerConfig;
+use tokio::sync::mpsc;
 
+use self::relays::Relays;
 use self::streams::{Door, Streams};
-use super::clock::Clock;
+use super::clock::{Clock, unix_now};
 use super::udp::UdpPort;
 use super::{StartError, acceptor};
 use crate::base::Instant;
-use crate::mailbox::{Mailbox, RelayBox, RelayInbox, RelayedBatch, ThreadLink, ThreadStats, TurnLink};
+use crate::mailbox::{Mailbox, RelayBox, RelayInbox, RelayedBatch, Report, ThreadLink, ThreadStats, TurnLink};
 use crate::transport::route::Route;
-use crate::turn::{self, Output, TurnServer};
+use crate::turn::{self, CallsConfig, Output, TurnServer};
 
 const WAKE: Token = Token(0);
 /// Token of the first UDP socket; listeners and connections follow.
@@ -51,6 +55,8 @@ pub struct TurnConfig {
     pub max_per_user: u32,
     /// Allocations at once from one address.
     pub max_per_address: u32,
+    /// Legacy calls of a homeserver's users, if they are served.
+    pub calls: Option<CallsConfig>,
 }
 
 /// The thread, before it runs.
@@ -63,6 +69,8 @@ pub(super) struct TurnThread {
     server: TurnServer,
     udp: Vec<UdpPort>,
     streams: Streams,
+    relays: Option<Relays>,
+    reports: mpsc::Sender<(usize, Report)>,
     rules: Option<Arc<ServerConfig>>,
     out: Output,
     batches: Vec<RelayedBatch>,
@@ -88,6 +96,7 @@ impl TurnThread {
         config: &TurnConfig,
         threads: &[ThreadLink],
         clock: Clock,
+        reports: mpsc::Sender<(usize, Report)>,
     ) -> Result<(Self, RelayBox, TurnLink), StartError> {
         let system = |source| StartError::System { what: "the TURN thread".to_owned(), source };
         let poll = Poll::new().map_err(system)?;
@@ -124,15 +133,20 @@ impl TurnThread {
             max_allocations: config.max_allocations,
             max_per_user: config.max_per_user,
             max_per_address: config.max_per_address,
+            calls: config.calls.clone(),
         };
+        let connections = config.max_allocations + config.calls.as_ref().map_or(0, |calls| calls.max_allocations);
+        let seed = super::thread::seed();
         let thread = Self {
             poll,
             clock,
             inbox,
             mailboxes: threads.iter().map(|thread| thread.mailbox.clone()).collect(),
-            server: TurnServer::new(server, super::thread::seed()),
+            server: TurnServer::new(server, seed),
             udp,
-            streams: Streams::new(doors, first_stream, config.max_allocations, config.max_per_address),
+            streams: Streams::new(doors, first_stream, connections, config.max_per_address),
+            relays: config.calls.as_ref().map(|calls| Relays::new(&calls.rules, seed)),
+            reports,
             rules: config.rules.clone(),
             out: Output::default(),
             batches: threads.iter().map(|_| RelayedBatch::default()).collect(),
@@ -145,6 +159,8 @@ impl TurnThread {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(1_024);
         let mut housekeeping = self.clock.now();
+        // Before the first request: credentials end by the date.
+        self.server.set_date(unix_now().as_secs());
         while !self.inbox.is_stopped() {
             self.sleep(housekeeping, &mut events);
             let now = self.clock.now();
@@ -152,8 +168,14 @@ impl TurnThread {
             self.receive(now);
             self.server.handle_timeout(now);
             self.send(now);
+            if let Some(relays) = &mut self.relays {
+                relays.settle(&mut self.server, self.poll.registry());
+            }
             if housekeeping <= now {
                 housekeeping = now + HOUSEKEEPING;
+                self.server.set_date(unix_now().as_secs());
+                // Full: the next report says more.
+                let _ = self.reports.try_send((0, Report::Turn(Box::new(self.server.stats()))));
                 for port in &mut self.udp {
                     port.set_ready();
                 }
@@ -167,7 +189,10 @@ impl TurnThread {
     fn sleep(&mut self, housekeeping: Instant, events: &mut Events) {
         let now = self.clock.now();
         let next = self.server.next_timeout().map_or(housekeeping, |at| at.min(housekeeping));
-        let busy = self.udp.iter().any(UdpPort::is_ready) || self.streams.is_ready() || !self.inbox.may_sleep();
+        let busy = self.udp.iter().any(UdpPort::is_ready)
+            || self.streams.is_ready()
+            || self.relays.as_ref().is_some_and(Relays::is_ready)
+            || !self.inbox.may_sleep();
         let timeout = if busy { Duration::ZERO } else { next.since(now) };
         // An interrupted poll is a short sleep.
         let _ = self.poll.poll(events, Some(timeout));
@@ -178,6 +203,10 @@ impl TurnThread {
         for event in events {
             let Token(token) = event.token();
             if token < FIRST {
+                continue;
+            }
+            if let (Some(relay), Some(relays)) = (token.checked_sub(relays::FIRST), &mut self.relays) {
+                relays.set_ready(relay);
                 continue;
             }
             match self.udp.get_mut(token - FIRST) {
@@ -197,6 +226,9 @@ impl TurnThread {
         }
         for port in &mut self.udp {
             port.receive(&mut self.stats, |route, datagram| server.handle(now, route, datagram, out));
+        }
+        if let Some(relays) = &mut self.relays {
+            relays.receive(|relayed, peer, datagram| server.handle_peer(now, relayed, peer, datagram, out));
         }
         self.streams.accept(now, self.poll.registry(), self.rules.as_ref());
         self.streams.receive(now, |route, message| server.handle(now, route, message, out));
@@ -238,6 +270,11 @@ impl TurnThread {
                 }
                 Route::Tcp { connection, .. } => self.streams.send(now, connection, run, transmit.segment),
                 Route::Turn { .. } => {}
+            }
+        }
+        for outward in self.out.outward.drain(..) {
+            if let (Some(relays), Some(datagram)) = (&self.relays, self.out.outward_bytes.get(outward.range)) {
+                relays.send(outward.relayed, outward.peer, datagram);
             }
         }
         self.out.clear();

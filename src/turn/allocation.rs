@@ -13,15 +13,26 @@ use crate::transport::route::Allocation;
 const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// RFC 8656, 12.
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// Channels and permissions of an allocation at once. Peers are the addresses of this node: a client uses one to three.
-const MAX_ENTRIES: usize = 16;
+/// Channels and permissions of an allocation at once. Of this node's addresses a client uses one to three; of a far end
+/// in a legacy call, all its candidates.
+const MAX_ENTRIES: usize = 32;
 /// Channel numbers a client may choose (RFC 8656, 12).
 const CHANNELS: core::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+
+/// Whom an allocation may speak to at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The media addresses of this node.
+    Media,
+    /// Peers outside, in legacy calls.
+    Outside,
+}
 
 /// An allocation.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) id: Allocation,
+    pub(super) reach: Reach,
     pub(super) relayed: SocketAddr,
     /// Whose credentials made it; no others may use it.
     pub(super) username: String,
@@ -39,6 +50,7 @@ pub(super) struct State {
 /// Who makes an allocation.
 #[derive(Debug)]
 pub(super) struct Owner {
+    pub(super) reach: Reach,
     pub(super) username: String,
     pub(super) subject: String,
     pub(super) realm: Vec<u8>,
@@ -53,9 +65,10 @@ impl State {
         transaction: [u8; 12],
         expires: Instant,
     ) -> Self {
-        let Owner { username, subject, realm, key } = owner;
+        let Owner { reach, username, subject, realm, key } = owner;
         Self {
             id,
+            reach,
             relayed,
             username,
             subject,

@@ -1,11 +1,16 @@
-//! Time-limited credentials (the form of draft-uberti-behave-turn-rest: `expiry:subject`, password by HMAC), the keys
-//! made of them, and nonces. Nothing is stored: whoever knows the node's key can check them.
+//! Time-limited credentials (draft-uberti-behave-turn-rest: user name `expiry:subject`, password by HMAC), the keys made
+//! of them, and nonces. Nothing is stored: whoever knows the secret can check them.
+//!
+//! Participants' are made with the node's key, by its own clock; those of a homeserver's users with the secret it shares
+//! with this node, by the date. A user name says which it would be, and only a key of that kind can prove it.
 
 use core::net::IpAddr;
 
 use aws_lc_rs::{digest, hmac};
 use md5::{Digest, Md5};
 
+use super::allocation::Reach;
+use super::calls::MAX_SECRETS;
 use crate::base::Instant;
 use crate::transport::route::Route;
 
@@ -15,44 +20,52 @@ pub(super) const REALM: &[u8] = b"weir";
 pub(super) const NONCE: usize = 4;
 /// A nonce is good for this long at least, and for less than twice as long.
 const NONCE_SLOT_SECONDS: u64 = 1_800;
-/// Longest user name taken: ten digits, a colon, a subject.
-const MAX_USERNAME: usize = 128;
+/// Longest user name taken: ten digits, a colon, a subject; Matrix user ids have 255 bytes at most.
+const MAX_USERNAME: usize = 266;
+/// What subjects of participants begin with; Matrix user ids begin with `@`.
+const PARTICIPANT: &str = "PA_";
 
 /// Makes and checks everything that is secret here. Restarts of the node make its credentials worthless, as they do its
 /// allocations.
 #[derive(Debug)]
 pub(super) struct Secrets {
     credentials: hmac::Key,
+    /// Those shared with homeservers; none: there is one use only.
+    shared: Vec<hmac::Key>,
     nonces: hmac::Key,
 }
 
 /// What a user name says, once its password was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct User<'a> {
-    /// Until when it may make allocations, in seconds since the clock's zero.
+    /// Until when it may make allocations, in seconds since the clock's zero; of a homeserver's users, of Unix time.
     pub(super) expires: u64,
     /// Whom it was given to; quotas count it.
     pub(super) subject: &'a str,
 }
 
 impl Secrets {
-    pub(super) fn new(key: &[u8]) -> Self {
+    pub(super) fn new<'a>(key: &[u8], shared: impl Iterator<Item = &'a Vec<u8>>) -> Self {
         // One key in, two unrelated ones out.
         let credentials = hmac::Key::new(hmac::HMAC_SHA256, key);
         let nonces = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&credentials, b"nonces").as_ref());
-        Self { credentials, nonces }
+        let shared = shared.take(MAX_SECRETS).map(|secret| hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret));
+        Self { credentials, shared: shared.collect(), nonces }
     }
 
-    /// The long-term key (RFC 8489, 9.2.2) of a user name in a realm.
-    pub(super) fn key(&self, username: &str, realm: &[u8]) -> hmac::Key {
-        let password = password(&self.credentials, username);
-        let mut hash = Md5::new();
-        hash.update(username.as_bytes());
-        hash.update(b":");
-        hash.update(realm);
-        hash.update(b":");
-        hash.update(password);
-        hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &hash.finalize())
+    /// Which use a user name would be for, if it were proved.
+    pub(super) fn reach(&self, user: User<'_>) -> Reach {
+        if self.shared.is_empty() || user.subject.starts_with(PARTICIPANT) { Reach::Media } else { Reach::Outside }
+    }
+
+    /// The long-term keys (RFC 8489, 9.2.2) that could prove a user name in a realm.
+    pub(super) fn keys(&self, reach: Reach, username: &str, realm: &[u8]) -> impl Iterator<Item = hmac::Key> {
+        let (own, shared) = match reach {
+            Reach::Media => (Some(&self.credentials), &[][..]),
+            Reach::Outside => (None, &self.shared[..]),
+        };
+        let own = own.map(|key| long_term(username, realm, &password(key, username)));
+        own.into_iter().chain(shared.iter().map(move |key| long_term(username, realm, &shared_password(key, username))))
     }
 
     /// The nonce for this far end now.
@@ -85,6 +98,34 @@ impl Secrets {
         }
         nonce
     }
+}
+
+fn long_term(username: &str, realm: &[u8], password: &[u8]) -> hmac::Key {
+    let mut hash = Md5::new();
+    hash.update(username.as_bytes());
+    hash.update(b":");
+    hash.update(realm);
+    hash.update(b":");
+    hash.update(password);
+    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &hash.finalize())
+}
+
+/// Bytes of base64 of a SHA-1 hash, with its `=`.
+const SHARED_PASSWORD: usize = digest::SHA1_OUTPUT_LEN.div_ceil(3) * 4;
+
+/// The password homeservers make for a user name: base64 of HMAC-SHA-1 under the shared secret.
+fn shared_password(key: &hmac::Key, username: &str) -> [u8; SHARED_PASSWORD] {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let tag = hmac::sign(key, username.as_bytes());
+    let mut text = [b'='; SHARED_PASSWORD];
+    for (quad, bytes) in text.chunks_exact_mut(4).zip(tag.as_ref().chunks(3)) {
+        let bits = bytes.iter().chain([&0, &0]).take(3).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        for (at, letter) in quad.iter_mut().enumerate().take(bytes.len() + 1) {
+            let six = bits >> (18 - 6 * at) & 63;
+            *letter = usize::try_from(six).ok().and_then(|six| LETTERS.get(six)).copied().unwrap_or(b'A');
+        }
+    }
+    text
 }
 
 /// The password of a user name, 64 hexadecimal digits: HMAC-SHA-256 of the user name under the node's key.

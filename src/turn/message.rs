@@ -31,8 +31,8 @@ const XOR_RELAYED_ADDRESS: u16 = 0x0016;
 const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
 const EVEN_PORT: u16 = 0x0018;
 const REQUESTED_TRANSPORT: u16 = 0x0019;
-/// What is handed over in process is never fragmented.
-const DONT_FRAGMENT: u16 = 0x001a;
+/// What is handed over in process is never fragmented; outside, nothing can be promised.
+pub(super) const DONT_FRAGMENT: u16 = 0x001a;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const RESERVATION_TOKEN: u16 = 0x0022;
 /// Attributes from here on may be ignored (RFC 8489, 14).
@@ -103,6 +103,8 @@ pub(super) struct Message<'a> {
     pub(super) data: Option<&'a [u8]>,
     /// EVEN-PORT or RESERVATION-TOKEN: wishes for ports that are none here.
     pub(super) wants_ports: bool,
+    /// DONT-FRAGMENT.
+    pub(super) dont_fragment: bool,
     /// An attribute it must not be served without understanding.
     pub(super) unknown: Option<u16>,
     malformed: bool,
@@ -135,6 +137,7 @@ impl<'a> Message<'a> {
             channel: None,
             data: None,
             wants_ports: false,
+            dont_fragment: false,
             unknown: None,
             malformed: false,
         };
@@ -178,7 +181,7 @@ impl<'a> Message<'a> {
             }
             (DATA, value) => self.data = Some(value),
             (EVEN_PORT | RESERVATION_TOKEN, _) => self.wants_ports = true,
-            (DONT_FRAGMENT, _) => {}
+            (DONT_FRAGMENT, _) => self.dont_fragment = true,
             (LIFETIME | REQUESTED_TRANSPORT | REQUESTED_ADDRESS_FAMILY | CHANNEL_NUMBER | MESSAGE_INTEGRITY, _) => {
                 self.malformed = true
             }

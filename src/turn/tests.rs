@@ -16,6 +16,8 @@ use rtc_stun::xoraddr::XorMappedAddress;
 
 use super::*;
 
+mod calls;
+
 const KEY: &[u8] = b"the key of the node";
 const ALLOCATE: u16 = 3;
 const REFRESH: u16 = 4;
@@ -44,6 +46,7 @@ fn config() -> Config {
         max_allocations: 20,
         max_per_user: 3,
         max_per_address: 10,
+        calls: None,
     }
 }
 
@@ -77,6 +80,7 @@ struct Bench {
     now: Instant,
     out: Output,
     username: String,
+    password: fn(&str) -> String,
     transaction: u8,
 }
 
@@ -87,7 +91,7 @@ impl Bench {
 
     fn with(config: Config) -> Self {
         let (now, username) = (Instant::from_millis(1_000), "3600:PA_anna".to_owned());
-        Self { server: TurnServer::new(config, 7), now, out: Output::default(), username, transaction: 0 }
+        Self { server: TurnServer::new(config, 7), now, out: Output::default(), username, password, transaction: 0 }
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -139,7 +143,7 @@ impl Bench {
         message.add(ATTR_REALM, &realm);
         message.add(ATTR_NONCE, &nonce);
         let provider = default_provider().unwrap();
-        let (realm, secret) = (String::from_utf8(realm).unwrap(), password(&self.username));
+        let (realm, secret) = (String::from_utf8(realm).unwrap(), (self.password)(&self.username));
         let key = MessageIntegrity::long_term_integrity_key(self.username.clone(), realm, secret, provider.crypto());
         let key = key.unwrap();
         MessageIntegrity::new_raw_integrity_with_provider(key.clone(), provider.crypto()).add_to(&mut message).unwrap();
@@ -310,7 +314,7 @@ fn only_the_challenge_is_larger_than_what_it_answers_and_by_half_at_most() {
     }
     // What browsers begin with does get a challenge.
     bench.challenge(udp(1));
-    assert_eq!(bench.server.stats().allocations, 0);
+    assert_eq!(bench.server.stats().allocations(), 0);
     // Nobody can pretend to be at the far end of a connection: there Binding has its answer.
     assert_eq!(bench.give(tcp(1), &request(1, 1, &[]).raw).len(), 1);
     assert_eq!(bench.give(udp(1), &request(1, 1, &[]).raw).len(), 0);
@@ -379,13 +383,13 @@ fn there_is_a_limit_for_each_user_each_address_and_all() {
     assert!(!bench.server.is_allocated(&udp(4)));
     assert_eq!(code(&bench.allocate(udp(11))), 0);
     bench.server.link_closed(&udp(11));
-    assert_eq!(bench.server.stats().allocations, 9);
+    assert_eq!(bench.server.stats().allocations(), 9);
     let mut bench = Bench::with(Config { max_allocations: 1, ..config() });
     assert_eq!(code(&bench.allocate(udp(1))), 0);
     assert_eq!(code(&bench.allocate(udp(2))), 508);
     // Nothing is left of what has ended.
     bench.pass(600);
-    assert_eq!(bench.server.stats().allocations, 0);
+    assert_eq!(bench.server.stats().allocations(), 0);
     assert!(bench.server.per_user.is_empty() && bench.server.per_address.is_empty() && bench.server.links.is_empty());
     assert!(bench.server.relayed.is_empty() && bench.server.next_timeout().is_none());
 }

@@ -45,6 +45,9 @@ impl Scrubber {
                 add(&host, format!("<host-of-homeserver-{}>", number + 1));
             }
         }
+        for secret in &config.turn.legacy_calls.shared_secrets {
+            add(secret.expose(), "<secret>".to_owned());
+        }
         for (name, url) in [("matrix.url", &config.matrix.url), ("turn.domain", &config.turn.domain)] {
             let host = host(url).unwrap_or_else(|| url.clone());
             add(&host, format!("<host-of-{name}>"));
