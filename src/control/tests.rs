@@ -29,6 +29,7 @@ use super::metrics::Metrics;
 use super::places::Places;
 use super::registry::{RoomContext, ThreadInfo, now};
 use super::room_task::{self, RoomInput, RoomTask};
+use super::seats::Seats;
 use super::server::Server;
 use crate::base::{ParticipantId, RoomId};
 use crate::config::{Config, LimitConfig, PortRange};
@@ -213,6 +214,7 @@ impl Stalled {
             max_rooms: 1,
             max_pending_joins: 10,
             auto_create: true,
+            per_thread: 0,
             places: Places::new(10),
             notices: None,
             webhooks: None,
@@ -239,7 +241,14 @@ impl Stalled {
         };
         let (inputs, receiver) = mpsc::channel(100);
         let (media, media_receiver) = mpsc::channel(100);
-        tokio::spawn(room_task::run(RoomTask::new(0, room, context, thread, receiver, media_receiver)));
+        tokio::spawn(room_task::run(RoomTask::new(
+            0,
+            room,
+            context,
+            Seats::new(0, [thread].into(), 0, 0),
+            receiver,
+            media_receiver,
+        )));
         Self { room: inputs, mailbox, inbox, _media: media, _poll: poll }
     }
 
