@@ -10,7 +10,7 @@ pub mod time;
 pub mod unit;
 
 pub use drop_reason::DropReason;
-pub use id::{DowntrackId, ParticipantId, RoomId, TrackId, TransportId};
+pub use id::{DowntrackId, ParticipantId, RoomId, ShardId, TrackId, TransportId};
 pub use rng::Rng;
 pub use spread::Spread;
 pub use time::Instant;

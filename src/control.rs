@@ -28,6 +28,7 @@ mod registry;
 mod relay;
 mod reports;
 mod room_task;
+mod seats;
 pub mod server;
 mod status;
 pub mod system;

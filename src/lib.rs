@@ -8,7 +8,8 @@
 //! 5. `room::downtrack` decides: the selector picks the layer, the rewriter keeps numbering continuous.
 //! 6. At the end of the turn `shard::Shard::flush` walks the decisions transport by transport, writes headers and
 //!    seals payloads into runs of the `shard::outbox::Outbox`.
-//! 7. The media thread sends each run with one system call.
+//! 7. The media thread sends each run with one system call. What is taken on another thread crosses there as it is
+//!    (`shard::relay`) and goes on at 4.
 //!
 //! Everything from `base` to `shard` is pure: no clock, socket, lock, log, async, LiveKit or Matrix type. Layers only
 //! know what stands above them in this list. `ARCHITECTURE.md` says the rest.

@@ -8,6 +8,7 @@
 mod inbox;
 mod relay;
 mod report;
+mod ring;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::{DowntrackId, ParticipantId, RoomId, TrackId, TransportId};
+use crate::base::{DowntrackId, ParticipantId, RoomId, ShardId, TrackId, TransportId};
 use crate::shard::command::Command;
 use crate::shard::debug::ShardState;
 
 pub use inbox::{Inbox, Order};
 pub use relay::{RelayBox, RelayInbox, RelayedBatch, RelayedRun};
 pub use report::{Report, Reporter, ThreadStats, TurnStats};
+pub use ring::{Ring, RingInlet, RingOutlet};
 
 /// Commands that wait for one media thread. More: the media thread is overloaded, a join is better refused.
 pub const COMMANDS: usize = 1024;
@@ -176,6 +178,11 @@ impl Mailbox {
         self.0.relayed.push(batch)?;
         self.0.wake();
         Ok(())
+    }
+
+    /// A way for the shard `from` to this thread's; the other end goes to [`Inbox::attach`].
+    pub fn ring(&self, from: ShardId) -> (RingInlet, RingOutlet) {
+        Ring::new(from, self.0.clone())
     }
 
     /// Tell the thread to end after its current turn.

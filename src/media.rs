@@ -27,6 +27,7 @@ use self::thread::{FIRST_UDP, MediaThread, Pulse, WAKE};
 pub use self::turn::TurnConfig;
 use self::turn::TurnThread;
 use self::udp::UdpPort;
+use crate::base::ShardId;
 use crate::mailbox::{MAX_THREADS, Mailbox, MediaLink, REPORTS, RelayBox, Report, Reporter, ThreadLink, ThreadStats};
 use crate::shard::ShardConfig;
 use crate::shard::outbox::Outbox;
@@ -80,6 +81,7 @@ impl MediaThreads {
             parts.push(thread);
             links.push(link);
         }
+        connect(&mut parts, &links);
         let mailboxes: Vec<Mailbox> = links.iter().map(|link| link.mailbox.clone()).collect();
         let listen = |address: &SocketAddr| {
             acceptor::listen(*address).map_err(|source| StartError::Listen {
@@ -144,6 +146,22 @@ impl Drop for MediaThreads {
     }
 }
 
+/// A way from each shard to each other one.
+fn connect(parts: &mut [MediaThread], links: &[ThreadLink]) {
+    let number = |index: usize| ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+    for from in 0..links.len() {
+        for (to, link) in links.iter().enumerate().filter(|(to, _)| *to != from) {
+            let (inlet, outlet) = link.mailbox.ring(number(from));
+            if let Some(thread) = parts.get_mut(from) {
+                thread.rings.push((number(to), inlet));
+            }
+            if let Some(thread) = parts.get_mut(to) {
+                thread.inbox.attach(outlet);
+            }
+        }
+    }
+}
+
 /// Everything of a thread but the thread.
 fn prepare(
     index: usize,
@@ -179,6 +197,7 @@ fn prepare(
         pulse: Pulse::default(),
         tcp: tcp::TcpTable::default(),
         relay: None,
+        rings: Vec::new(),
         outbox: Outbox::new(),
         stats: ThreadStats::default(),
     };

@@ -11,6 +11,7 @@ pub mod layer;
 pub mod packet;
 pub mod participant;
 pub mod quality;
+pub mod relay;
 pub mod rewriter;
 pub mod selector;
 pub mod speaker;
@@ -23,11 +24,12 @@ pub use config::RoomConfig;
 
 use slotmap::{SlotMap, new_key_type};
 
-use crate::base::{Bitrate, Instant, MediaKind, ParticipantId, RoomId, TrackId};
+use crate::base::{Bitrate, Instant, MediaKind, ParticipantId, RoomId, ShardId, TrackId};
 use crate::room::allocator::{Request, Target};
 use crate::room::downtrack::{Downtrack, Header, NewDowntrack, Verdict};
 use crate::room::packet::Packet;
 use crate::room::participant::Participant;
+use crate::room::relay::{Crossing, Origin};
 use crate::room::track::Track;
 use crate::shard::event::{DropCounts, Event};
 use crate::transport::params::Demand;
@@ -55,6 +57,8 @@ pub struct Fanout {
     pub offered: u64,
     /// Copies that go no further.
     pub dropped: DropCounts,
+    /// Shards the packet crosses to; true: what is missing before it there will never come.
+    pub relays: Vec<(ShardId, bool)>,
 }
 
 /// A request for a key frame of one encoding of a track, to be carried to its publisher.
@@ -75,6 +79,8 @@ pub struct Room {
     schedule: schedule::Schedule,
     /// Key frame requests to be carried out; drained by the shard after every call.
     pub keyframe_requests: Vec<KeyframeRequest>,
+    /// What is to be told to other shards; drained by the shard after every call.
+    pub crossing: Crossing,
     requests: Vec<Request>,
     targets: Vec<Target>,
 }
@@ -90,6 +96,7 @@ impl Room {
             downtracks: SlotMap::with_key(),
             schedule: schedule::Schedule::new(now, &config),
             keyframe_requests: Vec::new(),
+            crossing: Crossing::default(),
             requests: Vec::new(),
             targets: Vec::new(),
         }
@@ -105,6 +112,12 @@ impl Room {
         if observed.began {
             Self::retarget(track, &mut self.downtracks);
             Self::update_waits(track, &self.downtracks);
+        }
+        if !track.relays.is_empty() && !track.muted {
+            if observed.began {
+                self.crossing.news.push(key);
+            }
+            track.relay(packet, &mut fanout.relays);
         }
         let track = &*track;
         for downtrack in &track.downtracks {
@@ -135,7 +148,7 @@ impl Room {
     pub fn on_outage(&mut self, now: Instant, key: TrackKey, spatial: u8) {
         let Some(track) = self.tracks.get_mut(key).filter(|track| track.kind == MediaKind::Video) else { return };
         let shows = |key: &DowntrackKey| self.downtracks.get(*key).is_some_and(|d| d.encoding() == Some(spatial));
-        if track.downtracks.iter().any(shows)
+        if (track.downtracks.iter().any(shows) || track.relays.iter().any(|relay| relay.takes(spatial)))
             && let Some(requester) = track.keyframes.get_mut(usize::from(spatial))
         {
             requester.ask(now, track.rtt);
@@ -211,6 +224,15 @@ impl Room {
             participant.tracks.push(key);
         }
         key
+    }
+
+    /// A track of another shard can be taken here from now on.
+    pub fn add_mirrored_track(&mut self, id: TrackId, kind: MediaKind, origin: ShardId) -> TrackKey {
+        let track = Track {
+            origin: Some(Origin::new(origin)),
+            ..Track::new(id, ParticipantKey::default(), kind, &self.config)
+        };
+        self.tracks.insert(track)
     }
 
     /// A track ends. Its downtracks must be gone already.
@@ -290,6 +312,7 @@ impl Room {
         if let Some(track) = self.tracks.get_mut(key) {
             Self::update_waits(track, &self.downtracks);
         }
+        self.wish_changed(key);
         self.ask_for_keyframes(now);
     }
 
@@ -299,7 +322,7 @@ impl Room {
         }
         for spatial in 0..=track.top() {
             let waits = |key: &DowntrackKey| downtracks.get(*key).is_some_and(|d| d.waits_for(spatial, track));
-            let waits = track.downtracks.iter().any(waits);
+            let waits = track.downtracks.iter().any(waits) || track.relays.iter().any(|r| r.waits_for(spatial));
             if let Some(requester) = track.keyframes.get_mut(usize::from(spatial)) {
                 requester.set_waited_for(waits);
             }

@@ -22,6 +22,7 @@ pub mod event;
 mod ingress;
 pub mod outbox;
 mod parts;
+pub mod relay;
 mod rtcp;
 mod timers;
 
@@ -256,8 +257,9 @@ impl Shard {
         self.after_room(now, key, out);
     }
 
-    /// What every call into a room may have left: key frame requests, another time limit.
+    /// What every call into a room may have left: words for other shards, key frame requests, another time limit.
     fn after_room(&mut self, now: Instant, key: RoomKey, out: &mut Outbox) {
+        self.cross(now, key, out);
         self.request_keyframes(key, out);
         if let Some((room, scheduled)) = self.rooms.get_mut(key) {
             let due = room.next_timeout().map(|at| shared(now, at.max(now + core::time::Duration::from_millis(1))));

@@ -11,7 +11,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use weir::base::{DowntrackId, Instant, MediaKind, ParticipantId, PayloadType, RoomId, Ssrc, TrackId, TransportId};
+use weir::base::{
+    DowntrackId, Instant, MediaKind, ParticipantId, PayloadType, RoomId, ShardId, Ssrc, TrackId, TransportId,
+};
 use weir::rtp::codec::Codec;
 use weir::rtp::rtcp::{ReportBlock, write};
 use weir::shard::command::Command;
@@ -58,39 +60,79 @@ fn extensions() -> ExtensionIds {
 
 /// A publisher of sound and of VP8, and subscribers whose packets are sealed.
 fn call(out: &mut Outbox) -> Shard {
-    let now = Instant::ZERO;
-    let mut shard = Shard::new(ShardConfig::default(), 1);
-    let room = RoomId(1);
-    shard.handle_command(now, Command::AddRoom { room }, out);
-    for n in 0..=SUBSCRIBERS {
-        let participant = ParticipantId(n);
-        shard.handle_command(now, Command::AddParticipant { room, participant }, out);
-        shard.add_sealing_transport(now, participant, TransportId(n), route(n), &[7; 56], out);
+    let mut shard = empty(out);
+    join(&mut shard, 0, out);
+    (1..=SUBSCRIBERS).for_each(|n| join(&mut shard, n, out));
+    for (track, kind) in TRACKS {
+        let command = Command::Publish { transport: TransportId(0), track, params: published(track, kind) };
+        shard.handle_command(Instant::ZERO, command, out);
     }
-    for (track, kind) in [(TrackId(1), MediaKind::Audio), (TrackId(2), MediaKind::Video)] {
-        let video = kind == MediaKind::Video;
-        let codec = CodecParams {
-            payload_type: PayloadType(if video { 96 } else { 111 }),
-            codec: if video { Codec::Vp8 } else { Codec::Opus },
-            clock_rate: if video { 90_000 } else { 48_000 },
-            rtx: None,
-        };
-        let params = TrackParams {
-            kind,
-            screen_share: false,
-            mid: track.0.to_string(),
-            codecs: vec![codec],
-            encodings: vec![EncodingParams { rid: None, ssrc: Some(Ssrc(track.0 as u32)), rtx_ssrc: None }],
-            extensions: extensions(),
-            nack: true,
-            muted: false,
-        };
-        shard.handle_command(now, Command::Publish { transport: TransportId(0), track, params }, out);
+    subscribe(&mut shard, out);
+    shard
+}
+
+/// The same on two shards: the publisher on the first, all others on the second.
+fn call_apart(outs: &mut [Outbox; 2]) -> [Shard; 2] {
+    let [here, there] = outs;
+    let mut shards = [empty(here), empty(there)];
+    join(&mut shards[0], 0, here);
+    (1..=SUBSCRIBERS).for_each(|n| join(&mut shards[1], n, there));
+    for (track, kind) in TRACKS {
+        let params = published(track, kind);
+        let mirror = Command::Mirror { room: RoomId(1), track, origin: ShardId(0), params: params.clone() };
+        let publish = Command::Publish { transport: TransportId(0), track, params };
+        shards[0].handle_command(Instant::ZERO, publish, here);
+        shards[1].handle_command(Instant::ZERO, mirror, there);
+    }
+    subscribe(&mut shards[1], there);
+    shards
+}
+
+const TRACKS: [(TrackId, MediaKind); 2] = [(TrackId(1), MediaKind::Audio), (TrackId(2), MediaKind::Video)];
+
+fn empty(out: &mut Outbox) -> Shard {
+    let mut shard = Shard::new(ShardConfig::default(), 1);
+    shard.handle_command(Instant::ZERO, Command::AddRoom { room: RoomId(1) }, out);
+    shard
+}
+
+fn join(shard: &mut Shard, n: u64, out: &mut Outbox) {
+    let participant = ParticipantId(n);
+    shard.handle_command(Instant::ZERO, Command::AddParticipant { room: RoomId(1), participant }, out);
+    shard.add_sealing_transport(Instant::ZERO, participant, TransportId(n), route(n), &[7; 56], out);
+}
+
+fn codec(kind: MediaKind) -> CodecParams {
+    let video = kind == MediaKind::Video;
+    CodecParams {
+        payload_type: PayloadType(if video { 96 } else { 111 }),
+        codec: if video { Codec::Vp8 } else { Codec::Opus },
+        clock_rate: if video { 90_000 } else { 48_000 },
+        rtx: None,
+    }
+}
+
+fn published(track: TrackId, kind: MediaKind) -> TrackParams {
+    TrackParams {
+        kind,
+        screen_share: false,
+        mid: track.0.to_string(),
+        codecs: vec![codec(kind)],
+        encodings: vec![EncodingParams { rid: None, ssrc: Some(Ssrc(track.0 as u32)), rtx_ssrc: None }],
+        extensions: extensions(),
+        nack: true,
+        muted: false,
+    }
+}
+
+fn subscribe(shard: &mut Shard, out: &mut Outbox) {
+    for (track, kind) in TRACKS {
         for n in 1..=SUBSCRIBERS {
             let ssrc = 1000 * n as u32 + 10 * track.0 as u32;
+            let codec = codec(kind);
             let params = DowntrackParams {
                 ssrc: Ssrc(ssrc),
-                rtx_ssrc: video.then_some(Ssrc(ssrc + 1)),
+                rtx_ssrc: (kind == MediaKind::Video).then_some(Ssrc(ssrc + 1)),
                 payload_types: vec![PayloadMap {
                     from: codec.payload_type,
                     to: codec.payload_type,
@@ -104,10 +146,9 @@ fn call(out: &mut Outbox) -> Shard {
             };
             let downtrack = DowntrackId(n * 10 + track.0);
             let command = Command::Subscribe { transport: TransportId(n), track, downtrack, params };
-            shard.handle_command(now, command, out);
+            shard.handle_command(Instant::ZERO, command, out);
         }
     }
-    shard
 }
 
 fn packet(ssrc: u32, n: u64, cc: u16, buffer: &mut [u8; 1100]) -> usize {
@@ -149,6 +190,55 @@ fn turn(shard: &mut Shard, n: u64, out: &mut Outbox, rtcp: &mut Vec<u8>, buffer:
     let sent = out.datagrams().count() as u64;
     out.clear();
     sent
+}
+
+/// A room on two shards: the publisher on one, the subscribers on the other. Batches go over and their memory back, as
+/// media threads do it.
+fn turn_apart(shards: &mut [Shard; 2], outs: &mut [Outbox; 2], n: u64, buffer: &mut [u8; 1100]) -> u64 {
+    let now = Instant::from_millis(20 * n);
+    for ssrc in [1, 2] {
+        let len = packet(ssrc, n, (2 * n) as u16 + ssrc as u16, buffer);
+        shards[0].handle_datagram(now, route(0), &mut buffer[..len], &mut outs[0]);
+    }
+    let mut sent = 0;
+    for from in [0, 1] {
+        let to = 1 - from;
+        let (shard, out) = (&mut shards[from], &mut outs[from]);
+        if shard.next_timeout().is_some_and(|at| at <= now) {
+            shard.handle_timeout(now, out);
+        }
+        shard.flush(now, out);
+        sent += out.datagrams().count() as u64;
+        out.clear();
+        let [a, b] = outs;
+        let (from_out, to_out) = if from == 0 { (a, b) } else { (b, a) };
+        for (_, batch) in from_out.crossings.full() {
+            shards[to].handle_relayed(now, ShardId(from as u16), batch, to_out);
+            batch.clear();
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_room_on_two_shards_allocates_nothing_either() {
+    let mut outs = [Outbox::new(), Outbox::new()];
+    let mut shards = call_apart(&mut outs);
+    let mut buffer = [0x5a; 1100];
+    let warm = 1000u64;
+    for n in 1..warm {
+        turn_apart(&mut shards, &mut outs, n, &mut buffer);
+    }
+    let forwarded = shards[1].stats().rtp_forwarded;
+    let relayed = shards[0].stats().relayed_sent;
+    let before = ALLOCATIONS.with(Cell::get);
+    for n in warm..warm + 1000 {
+        turn_apart(&mut shards, &mut outs, n, &mut buffer);
+    }
+    let allocations = ALLOCATIONS.with(Cell::get) - before;
+    assert_eq!(shards[0].stats().relayed_sent - relayed, 2000, "each packet crosses once: {:?}", shards[0].stats());
+    assert_eq!(shards[1].stats().rtp_forwarded - forwarded, 1000 * 2 * SUBSCRIBERS, "{:?}", shards[1].stats());
+    assert_eq!(allocations, 0);
 }
 
 #[test]

@@ -16,11 +16,17 @@ struct Cli {
 
 /// As on the command line, against a server of its own.
 async fn load(flags: &str) -> Report {
+    load_spread(flags, 100).await
+}
+
+/// The same with so many participants of a room on one media thread.
+async fn load_spread(flags: &str, per_thread: u32) -> Report {
     let mut config = Config::dev();
     config.port = 0;
     config.rtc.udp_port.first = 0;
     config.rtc.tcp_port = 0;
     config.rtc.media_threads = 2;
+    config.room.participants_per_thread = per_thread;
     config.rtc.node_ip = "127.0.0.1".to_owned();
     config.prometheus.port = 0;
     let server = Server::start(&config).unwrap();
@@ -55,6 +61,22 @@ async fn every_packet_of_audio_reaches_every_light_participant() {
 #[tokio::test]
 async fn every_packet_reaches_everybody_where_everybody_speaks_and_is_seen() {
     all_arrive("--scenario many-rooms --rooms 2 --duration 2", 390).await;
+}
+
+#[tokio::test]
+async fn every_packet_reaches_everybody_in_a_room_on_two_media_threads() {
+    let report = load_spread("--scenario many-rooms --rooms 2 --duration 2", 1).await;
+    assert!(report.published >= 390, "{report:#?}");
+    assert_eq!((report.delivered, report.disordered, report.wrong), (report.expected, 0, 0), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_on_two_media_threads_see_and_hear_each_other_come_and_go() {
+    let report = load_spread("--scenario meeting --participants 4 --camera small --churn 20 --duration 6", 2).await;
+    assert!(report.frames.right > 500 && report.frames.wrong == 0, "{report:#?}");
+    for fault in ["swapped", "corrupted", "repeated"] {
+        assert!(!names(&report).contains(&fault), "{report:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use signalling::media::{
 use signalling::sdp::{self, AnswerSection, Description, Direction, LocalTransport, NegotiatedSection, SendPlan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use weir::base::ShardId;
 use weir::control::bridge;
 use weir::mailbox::{MediaLink, Report, ThreadStats, ufrag_prefix};
 use weir::media::clock::Clock;
@@ -50,12 +51,13 @@ struct Far {
 }
 
 impl Server {
-    fn start() -> Self {
+    /// With one media thread, or with two: then whoever has an even number is on the second.
+    fn start(threads: usize) -> Self {
         let clock = Clock::start();
         let identity = Arc::new(DtlsIdentity::new(&generate_identity().unwrap(), clock.anchor()).unwrap());
         let fingerprint = identity.fingerprint().0;
         let config = MediaConfig {
-            threads: 1,
+            threads,
             bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             udp_port: 0,
             tcp: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)],
@@ -63,12 +65,45 @@ impl Server {
             shard: ShardConfig { identity: Some(identity), ..Default::default() },
         };
         let (threads, link) = MediaThreads::start(config, clock).unwrap();
-        link.threads[0].mailbox.send(Command::AddRoom { room: bridge::room_id(ROOM) }).unwrap();
+        for thread in &link.threads {
+            thread.mailbox.send(Command::AddRoom { room: bridge::room_id(ROOM) }).unwrap();
+        }
         Self { link, fingerprint, events: Vec::new(), stats: None, _threads: threads }
     }
 
+    /// The thread of a far end.
+    fn thread(&self, far: u64) -> usize {
+        if self.link.threads.len() == 2 && far.is_multiple_of(2) { 1 } else { 0 }
+    }
+
     fn tell(&self, command: MediaCommand) {
-        self.link.threads[0].mailbox.send(bridge::command(ROOM, command)).unwrap();
+        let far = match &command {
+            MediaCommand::AddParticipant { participant } | MediaCommand::AddTransport { participant, .. } => {
+                participant.0
+            }
+            MediaCommand::Publish { transport, .. }
+            | MediaCommand::Subscribe { transport, .. }
+            | MediaCommand::DataTaken { transport, .. } => transport.0,
+            MediaCommand::SetDemand { downtrack, .. } => downtrack.0 / 100,
+            MediaCommand::SendData { transports, .. } => transports[0].0,
+            _ => {
+                // About tracks, and removals: every thread that knows of it.
+                for thread in &self.link.threads {
+                    thread.mailbox.send(bridge::command(ROOM, command.clone())).unwrap();
+                }
+                return;
+            }
+        };
+        let thread = self.thread(far);
+        let command = bridge::command(ROOM, command);
+        if let Command::Publish { track, params, .. } = &command {
+            for (_, other) in self.link.threads.iter().enumerate().filter(|(other, _)| *other != thread) {
+                let (room, origin) = (bridge::room_id(ROOM), ShardId(u16::try_from(thread).unwrap()));
+                let mirror = Command::Mirror { room, track: *track, origin, params: params.clone() };
+                other.mailbox.send(mirror).unwrap();
+            }
+        }
+        self.link.threads[thread].mailbox.send(command).unwrap();
     }
 
     fn listen(&mut self) {
@@ -86,12 +121,13 @@ impl Server {
     fn answer(&self, far: &mut Far, offer: &str, plan: &[AnswerSection]) -> Vec<NegotiatedSection> {
         let offer = Description::parse(offer, &sdp::Limits::default()).unwrap();
         let (participant, transport) = (ParticipantId(far.number), TransportId(far.number));
-        let prefix: String = ufrag_prefix(0).unwrap().iter().collect();
+        let thread = self.thread(far.number);
+        let prefix: String = ufrag_prefix(thread).unwrap().iter().collect();
         let credentials = IceCredentials {
             ufrag: format!("{prefix}far{}", far.number),
             pwd: format!("abcdefghijklmnopqrstuvwx{}", far.number),
         };
-        let port = far.relay.unwrap_or_else(|| self.link.threads[0].udp[0].port());
+        let port = far.relay.unwrap_or_else(|| self.link.threads[thread].udp[0].port());
         let local = LocalTransport {
             session_id: 1,
             session_version: 1,
@@ -226,7 +262,7 @@ async fn talk(server: &mut Server, fars: &mut [Far], what: &str, mut done: impl 
 
 /// Alice publishes a voice, a single video and a simulcast one; Bob takes them all.
 async fn a_call() -> (Server, [Far; 2]) {
-    a_call_over(false).await
+    a_call_over(false, 1).await
 }
 
 /// Datagrams of a far end, framed (RFC 4571) on a connection to `server`: ICE-TCP for a client that speaks UDP only. Gives
@@ -265,8 +301,8 @@ async fn relay_to(server: SocketAddr) -> u16 {
     port
 }
 
-async fn a_call_over(tcp: bool) -> (Server, [Far; 2]) {
-    let server = Server::start();
+async fn a_call_over(tcp: bool, threads: usize) -> (Server, [Far; 2]) {
+    let server = Server::start(threads);
     let (mut alice, mut bob) = (Far::new(1).await, Far::new(2).await);
     if tcp {
         alice.relay = Some(relay_to(server.link.tcp[0]).await);
@@ -321,7 +357,49 @@ fn assert_whole(far: &Far) {
 
 #[tokio::test]
 async fn every_frame_arrives_bit_for_bit_and_layers_follow_the_demand() {
-    let (mut server, mut fars) = a_call().await;
+    layers_follow_the_demand(1).await;
+}
+
+#[tokio::test]
+async fn they_do_so_across_media_threads() {
+    layers_follow_the_demand(2).await;
+}
+
+#[tokio::test]
+async fn a_mute_and_a_removal_hold_across_media_threads() {
+    let (mut server, mut fars) = a_call_over(false, 2).await;
+    talk(&mut server, &mut fars, "frames", |_, fars| (0..3).all(|track| fars[1].received(track).frames > 20)).await;
+    server.tell(MediaCommand::SetMuted { track: TrackId(0), muted: true });
+    silence(&mut server, &mut fars, |fars| fars[1].received(0).packets).await;
+    let others = fars[1].received(1).packets;
+    server.tell(MediaCommand::SetMuted { track: TrackId(0), muted: false });
+    let before = fars[1].received(0).frames;
+    talk(&mut server, &mut fars, "the voice again", |_, fars| fars[1].received(0).frames > before + 20).await;
+    assert!(fars[1].received(1).packets > others, "the picture went on");
+    assert_whole(&fars[1]);
+    server.tell(MediaCommand::RemoveParticipant { participant: ParticipantId(1) });
+    for track in 0..3 {
+        server.tell(MediaCommand::Unpublish { track: TrackId(track) });
+    }
+    let all = |fars: &[Far]| (0..3).map(|track| fars[0].received(track).packets).sum::<u64>();
+    silence(&mut server, &mut fars[1..], all).await;
+}
+
+/// Until nothing was counted for a second.
+async fn silence(server: &mut Server, fars: &mut [Far], count: impl Fn(&[Far]) -> u64) {
+    let mut last = (0, now());
+    talk(server, fars, "silence", |_, fars| {
+        let packets = count(fars);
+        if packets != last.0 {
+            last = (packets, now());
+        }
+        last.1.elapsed() > Duration::from_millis(1_000)
+    })
+    .await;
+}
+
+async fn layers_follow_the_demand(threads: usize) {
+    let (mut server, mut fars) = a_call_over(false, threads).await;
     talk(&mut server, &mut fars, "frames of all tracks", |_, fars| {
         (0..3).all(|track| fars[1].received(track).frames > 50) && fars[1].received(2).size == (1280, 720)
     })
@@ -363,7 +441,7 @@ async fn every_frame_arrives_bit_for_bit_and_layers_follow_the_demand() {
 
 #[tokio::test]
 async fn a_call_runs_over_tcp_where_udp_is_closed() {
-    let (mut server, mut fars) = a_call_over(true).await;
+    let (mut server, mut fars) = a_call_over(true, 1).await;
     talk(&mut server, &mut fars, "frames of all tracks", |server, fars| {
         let connections = server.stats.as_ref().map(|stats| stats.tcp_connections);
         (0..3).all(|track| fars[1].received(track).frames > 50) && connections == Some(2)
@@ -376,7 +454,7 @@ async fn a_call_runs_over_tcp_where_udp_is_closed() {
 
 #[tokio::test]
 async fn messages_pass_in_order_between_transports() {
-    let (mut server, mut fars) = a_call().await;
+    let (mut server, mut fars) = a_call_over(false, 2).await;
     talk(&mut server, &mut fars, "open channels", |server, fars| {
         let open = |far: u64| {
             let wanted = MediaEvent::ChannelsOpen { transport: TransportId(far) };

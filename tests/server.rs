@@ -26,6 +26,11 @@ impl Node {
         Self::start_with(|_| {})
     }
 
+    /// Everybody is on another media thread than whoever came before.
+    fn start_apart() -> Self {
+        Self::start_with(|config| config.room.participants_per_thread = 1)
+    }
+
     fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::dev();
         config.port = 0;
@@ -108,8 +113,8 @@ async fn leave_of(client: &mut Client) -> proto::LeaveRequest {
     client.wait(PATIENCE, leave).await.expect("a leave request")
 }
 
-async fn two_see_and_hear_each_other(first: Options, second: Options) {
-    let node = Node::start();
+async fn two_see_and_hear_each_other(start: fn() -> Node, first: Options, second: Options) {
+    let node = start();
     let alice = node.join_as("alice", first).await;
     let mic = alice.publish_audio("mic").await.unwrap();
     let bob = node.join_as("bob", second).await;
@@ -132,28 +137,27 @@ async fn two_see_and_hear_each_other(first: Options, second: Options) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_generation_one_see_and_hear_each_other() {
-    two_see_and_hear_each_other(Options::default(), Options::default()).await;
+    two_see_and_hear_each_other(Node::start, Options::default(), Options::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_of_generation_zero_see_and_hear_each_other() {
-    two_see_and_hear_each_other(v0(), v0()).await;
+    two_see_and_hear_each_other(Node::start, v0(), v0()).await;
 }
 
 /// Browsers answer as DTLS client, native clients as DTLS server.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_dtls_roles_see_and_hear_each_other() {
-    two_see_and_hear_each_other(Options { answer_active: true, ..v0() }, v0()).await;
+    two_see_and_hear_each_other(Node::start, Options { answer_active: true, ..v0() }, v0()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_generations_see_and_hear_each_other() {
-    two_see_and_hear_each_other(Options { offer_in_join: false, ..Options::default() }, v0()).await;
+    two_see_and_hear_each_other(Node::start, Options { offer_in_join: false, ..Options::default() }, v0()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_see_and_hear_each_other() {
-    let node = Node::start();
+async fn ten_see_and_hear_each_other(start: fn() -> Node) {
+    let node = start();
     let mut clients = Vec::new();
     let mut tracks = Vec::new();
     for number in 0..10 {
@@ -171,9 +175,8 @@ async fn ten_see_and_hear_each_other() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_asked_for_size_arrives() {
-    let node = Node::start();
+async fn an_asked_for_size_arrives(start: fn() -> Node) {
+    let node = start();
     let alice = node.join("alice").await;
     let cam = alice.publish_video(Video::simulcast("cam")).await.unwrap();
     let bob = node.join_as("bob", Options { adaptive_stream: true, ..Options::default() }).await;
@@ -191,9 +194,8 @@ async fn an_asked_for_size_arrives() {
     assert_eq!(watch(&carol, &cam, MANY).await.size, (1280, 720));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mute_is_silence_and_is_told_and_ends() {
-    let node = Node::start();
+async fn a_mute_is_silence_and_is_told_and_ends(start: fn() -> Node) {
+    let node = start();
     let alice = node.join("alice").await;
     let mic = alice.publish_audio("mic").await.unwrap();
     let cam = alice.publish_video(Video::small("cam")).await.unwrap();
@@ -218,9 +220,8 @@ async fn a_mute_is_silence_and_is_told_and_ends() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unpublished_track_is_gone_and_its_section_serves_the_next() {
-    let node = Node::start();
+async fn an_unpublished_track_is_gone_and_its_section_serves_the_next(start: fn() -> Node) {
+    let node = start();
     let alice = node.join("alice").await;
     let bob = node.join("bob").await;
     for round in 0..3 {
@@ -232,9 +233,8 @@ async fn an_unpublished_track_is_gone_and_its_section_serves_the_next() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_is_gone_for_the_others() {
-    let node = Node::start();
+async fn who_leaves_is_gone_for_the_others(start: fn() -> Node) {
+    let node = start();
     let alice = node.join("alice").await;
     let mic = alice.publish_audio("mic").await.unwrap();
     let bob = node.join("bob").await;
@@ -244,10 +244,9 @@ async fn who_leaves_is_gone_for_the_others() {
     silence(&bob, &mic).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_websocket_costs_no_media_and_can_be_resumed() {
+async fn a_lost_websocket_costs_no_media_and_can_be_resumed(start: fn() -> Node) {
     for options in [Options::default(), v0()] {
-        let node = Node::start();
+        let node = start();
         let alice = node.join_as("alice", options).await;
         let mic = alice.publish_audio("mic").await.unwrap();
         let bob = node.join_as("bob", options).await;
@@ -278,9 +277,8 @@ async fn a_resume_that_cannot_be_is_answered_with_reconnect_first() {
     assert_eq!(leave_of(&mut alice).await.action, Action::Reconnect as i32);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_identity_again_replaces_the_first() {
-    let node = Node::start();
+async fn the_same_identity_again_replaces_the_first(start: fn() -> Node) {
+    let node = start();
     let mut first = node.join("alice").await;
     first.publish_audio("mic").await.unwrap();
     let bob = node.join("bob").await;
@@ -294,9 +292,8 @@ async fn the_same_identity_again_replaces_the_first() {
     bob.until(PATIENCE, |s| (s.others.get("alice")?.sid == sid).then_some(())).await.expect("the new one is seen");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_crashes_can_come_back_at_once() {
-    let node = Node::start();
+async fn who_crashes_can_come_back_at_once(start: fn() -> Node) {
+    let node = start();
     let alice = node.join("alice").await;
     let bob = node.join("bob").await;
     let cam = bob.publish_video(Video::small("cam")).await.unwrap();
@@ -308,10 +305,9 @@ async fn who_crashes_can_come_back_at_once() {
     watch(&bob, &mic, MANY).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_arrive_in_order_and_only_where_they_are_sent() {
+async fn messages_arrive_in_order_and_only_where_they_are_sent(start: fn() -> Node) {
     for options in [Options::default(), v0()] {
-        let node = Node::start();
+        let node = start();
         let mut clients = Vec::new();
         for identity in ["alice", "bob", "carol"] {
             let client = node.join_as(identity, options).await;
@@ -343,9 +339,8 @@ async fn user_packet(client: &mut Client) -> (String, Vec<u8>) {
     client.wait(PATIENCE, user).await.expect("a user packet")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_speaks_is_told_to_those_who_hear() {
-    let node = Node::start();
+async fn who_speaks_is_told_to_those_who_hear(start: fn() -> Node) {
+    let node = start();
     let alice = node.join("alice").await;
     let mic = alice.publish_audio("mic").await.unwrap();
     let bob = node.join("bob").await;
@@ -466,4 +461,41 @@ async fn a_terminated_program_takes_its_leave_and_ends_well() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(ended.success(), "{ended}");
+}
+
+/// The same with everybody on one media thread, and with each on another one than the one before.
+macro_rules! together_and_apart {
+    ($($name:ident)*) => {
+        mod together {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Node::start).await;
+            })*
+        }
+
+        mod apart {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Node::start_apart).await;
+            })*
+        }
+    };
+}
+
+together_and_apart! {
+    ten_see_and_hear_each_other
+    an_asked_for_size_arrives
+    a_mute_is_silence_and_is_told_and_ends
+    an_unpublished_track_is_gone_and_its_section_serves_the_next
+    who_leaves_is_gone_for_the_others
+    a_lost_websocket_costs_no_media_and_can_be_resumed
+    messages_arrive_in_order_and_only_where_they_are_sent
+    who_speaks_is_told_to_those_who_hear
+    who_crashes_can_come_back_at_once
+    the_same_identity_again_replaces_the_first
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_on_different_media_threads_see_and_hear_each_other() {
+    two_see_and_hear_each_other(Node::start_apart, Options::default(), v0()).await;
 }

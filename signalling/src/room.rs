@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ConnectionId, Input, Now, Output, RoomParams};
+use api::{ConnectionId, Input, MediaPlace, Now, Output, RoomParams};
 use comeback::Gathering;
 pub use config::{Config, Limits};
 use cx::Cx;
@@ -66,6 +66,8 @@ use crate::media::{DowntrackId, ParticipantId, TrackId, TransportId};
 /// Pure and deterministic: the same parameters (seed included), times and inputs give the same outputs.
 #[derive(Debug)]
 pub struct Room {
+    /// Where the media of whoever comes next is.
+    place: Arc<MediaPlace>,
     params: RoomParams,
     config: Arc<Config>,
     ids: Ids,
@@ -144,7 +146,8 @@ impl Room {
     /// A room with nobody in it, which ends by itself when nobody comes within the empty timeout.
     #[must_use]
     pub fn new(params: RoomParams, config: Arc<Config>, now: Now) -> Self {
-        let mut ids = Ids::new(params.first_id, params.seed, params.ufrag_prefix.clone());
+        let mut ids = Ids::new(params.first_id, params.seed);
+        let place = MediaPlace { ufrag_prefix: params.ufrag_prefix.clone(), candidates: params.candidates.clone() };
         let mut room = Self {
             sid: ids.sid("RM", ""),
             sif_trailer: ids.secret(),
@@ -167,6 +170,7 @@ impl Room {
             calls: rpc::Calls::default(),
             returning: BTreeSet::new(),
             gathering: None,
+            place: Arc::new(place),
             params,
             config,
         };
@@ -190,6 +194,7 @@ impl Room {
             Input::ConnectionClosed { connection } => self.handle_connection_closed(cx, connection),
             Input::Media(event) => self.handle_media(cx, event),
             Input::MediaLost => self.handle_media_lost(cx),
+            Input::MediaLostOf { participants } => self.lose(cx, participants),
             Input::Admin { id, request } => self.handle_admin(cx, id, *request),
             Input::Drain => self.handle_drain(cx),
             Input::Timeout => {}
@@ -225,6 +230,17 @@ impl Room {
     #[must_use]
     pub fn identity(&self, participant: ParticipantId) -> Option<&str> {
         self.participants.get(&participant).map(|participant| participant.grants.identity.as_str())
+    }
+
+    /// Whoever comes in from now on has its media there. Who is in stays where it is.
+    pub fn set_place(&mut self, place: Arc<MediaPlace>) {
+        self.place = place;
+    }
+
+    /// The participant of this identity, if it is in the room.
+    #[must_use]
+    pub fn participant(&self, identity: &str) -> Option<ParticipantId> {
+        self.identities.get(identity).copied()
     }
 
     /// Whether a participant of this identity is in the room.

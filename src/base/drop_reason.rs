@@ -77,6 +77,8 @@ reasons! {
     Removed => "removed",
     /// A queue or table was full.
     Full => "full",
+    /// The way to another shard was full.
+    RingFull => "ring_full",
     /// A bug of ours: the state that cannot be.
     Bug => "bug",
 }

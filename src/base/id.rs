@@ -31,3 +31,7 @@ id!(
     /// One track as sent to one subscriber.
     DowntrackId
 );
+
+/// One shard of this node: the number of its media thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);

@@ -16,7 +16,8 @@ pub struct RtcConfig {
     pub udp_port: PortRange,
     /// TCP port of media for clients whose network lets no UDP through (ICE-TCP); 0 turns it off.
     pub tcp_port: u16,
-    /// Media threads, 1 to 64; 0: one less than the machine has cores. A room lives on one of them.
+    /// Media threads, 1 to 64; 0: one less than the machine has cores. Small rooms live on one of
+    /// them, see `room.participants_per_thread`.
     pub media_threads: u16,
     /// Addresses clients reach media at, where they are not the machine's own (NAT): one, or an IPv4 and an IPv6
     /// address with a comma between. Empty: the machine's own addresses.

@@ -16,6 +16,7 @@ use super::health::Health;
 use super::http::App;
 use super::{bridge, debug};
 use crate::base::RoomId;
+use crate::shard::debug::ShardState;
 
 /// How long one room or media thread may take to draw itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -96,11 +97,11 @@ async fn rooms(State(app): State<Arc<App>>) -> Response {
 /// What the media threads have of each room. Of a thread that does not answer, nothing.
 async fn media(app: &App) -> BTreeMap<RoomId, serde_json::Value> {
     let pictures: Vec<_> = app.mailboxes.iter().map(crate::mailbox::Mailbox::inspect).collect();
-    let mut rooms = BTreeMap::new();
+    let mut all = ShardState::default();
     for picture in pictures {
         if let Ok(Ok(shard)) = tokio::time::timeout(PATIENCE, picture).await {
-            rooms.extend(shard.rooms.iter().map(|room| (room.id, debug::room(room))));
+            all.merge(shard);
         }
     }
-    rooms
+    all.rooms.iter().map(|room| (room.id, debug::room(room))).collect()
 }

@@ -35,6 +35,8 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct State {
     threads: Vec<Thread>,
+    /// Of the node: a room may be on several threads.
+    rooms: u32,
     history: VecDeque<Point>,
     next_point: Instant,
 }
@@ -52,7 +54,6 @@ struct Thread {
     in_bytes: f64,
     tracks: u32,
     participants: u32,
-    rooms: u32,
 }
 
 /// What was at one moment.
@@ -93,9 +94,13 @@ impl Load {
             in_bytes: 0.0,
             tracks: 0,
             participants: 0,
-            rooms: 0,
         };
-        let state = State { threads: vec![thread; threads], history: VecDeque::with_capacity(POINTS), next_point: now };
+        let state = State {
+            threads: vec![thread; threads],
+            rooms: 0,
+            history: VecDeque::with_capacity(POINTS),
+            next_point: now,
+        };
         Self { limits, state: Mutex::new(state) }
     }
 
@@ -116,7 +121,7 @@ impl Load {
         let shard = &stats.shard;
         (it.heard, it.reported) = (now, true);
         (it.turn_nanos, it.sent, it.received) = (stats.turns.sum_nanos, shard.bytes_sent, shard.bytes_received);
-        (it.tracks, it.participants, it.rooms) = (shard.tracks + shard.downtracks, shard.participants, shard.rooms);
+        (it.tracks, it.participants) = (shard.tracks + shard.downtracks, shard.participants);
         if state.next_point <= now {
             state.next_point = now + STEP;
             let point = state.point(&self.limits, unix);
@@ -125,6 +130,11 @@ impl Load {
             }
             state.history.push_back(point);
         }
+    }
+
+    /// How many rooms there are now.
+    pub(super) fn set_rooms(&self, rooms: usize) {
+        self.state().rooms = u32::try_from(rooms).unwrap_or(u32::MAX);
     }
 
     /// The figure now.
@@ -174,7 +184,7 @@ impl State {
             ("bandwidth", of(sum(|thread| thread.out_bytes + thread.in_bytes), most(limits.bytes_per_sec))),
             ("tracks", of(sum(|thread| f64::from(thread.tracks)), most(limits.num_tracks))),
             ("participants", of(sum(|thread| f64::from(thread.participants)), most(limits.max_participants))),
-            ("rooms", of(sum(|thread| f64::from(thread.rooms)), most(limits.max_rooms))),
+            ("rooms", of(f64::from(self.rooms), most(limits.max_rooms))),
         ];
         let load = parts.iter().map(|(_, share)| *share).fold(0.0, f64::max).min(1.0);
         Figure { load, parts, threads: self.threads.iter().map(|thread| thread.busy).collect() }
@@ -186,7 +196,7 @@ impl State {
             at,
             load: self.figure(limits).load,
             participants: self.threads.iter().map(|thread| thread.participants).sum(),
-            rooms: self.threads.iter().map(|thread| thread.rooms).sum(),
+            rooms: self.rooms,
             received: bits(|thread| thread.in_bytes),
             sent: bits(|thread| thread.out_bytes),
         }

@@ -31,6 +31,8 @@ const ROOM_SECONDS: [f64; 9] = [5.0, 10.0, 60.0, 300.0, 600.0, 1_800.0, 3_600.0,
 pub(super) struct Metrics {
     registry: prometheus::Registry,
     pub(super) rooms: IntGauge,
+    /// Rooms on more than one media thread.
+    pub(super) spread_rooms: IntGauge,
     livekit_rooms: IntGauge,
     pub(super) room_sizes: IntGaugeVec,
     pub(super) room_seconds: Histogram,
@@ -74,6 +76,7 @@ impl Metrics {
         let milliseconds: Vec<f64> = JOIN_SECONDS.iter().map(|seconds| seconds * 1_000.0).collect();
         let it = Self {
             rooms: make.gauge("weir_control_rooms", "Rooms now.")?,
+            spread_rooms: make.gauge("weir_control_spread_rooms", "Rooms on more than one media thread now.")?,
             livekit_rooms: make.gauge("livekit_room_total", "Rooms now.")?,
             room_sizes: make.gauges("weir_control_rooms_by_size", "Rooms now, by participants in them.", &["size"])?,
             room_seconds: make.histogram("livekit_room_duration_seconds", "How long rooms lasted.", &ROOM_SECONDS)?,
@@ -188,6 +191,7 @@ impl Metrics {
 
     /// So many rooms now.
     pub(super) fn set_rooms(&self, rooms: usize) {
+        self.load.set_rooms(rooms);
         let rooms = i64::try_from(rooms).unwrap_or(i64::MAX);
         self.rooms.set(rooms);
         self.livekit_rooms.set(rooms);

@@ -1,4 +1,4 @@
-//! Which rooms there are, and on which media thread each lives. Names only: what happens in a room is its task's.
+//! Which rooms there are, and on which media thread each begins. Names only: what happens in a room is its task's.
 //!
 //! One task owns the table; others ask it through [`Registry`]. A room that ends between an answer and its use shows as
 //! a closed channel: whoever finds it so asks again and gets a new room.
@@ -19,6 +19,7 @@ use super::nodes::Nodes;
 use super::places::Places;
 use super::reports::RouteChange;
 use super::room_task::{self, RoomInput, RoomTask};
+use super::seats::Seats;
 use super::webhook::Webhooks;
 use crate::mailbox::Mailbox;
 use crate::media::clock::{Clock, unix_now};
@@ -63,6 +64,8 @@ pub(super) struct RoomContext {
     pub(super) max_rooms: usize,
     pub(super) max_pending_joins: usize,
     pub(super) auto_create: bool,
+    /// Participants of a room on one media thread before others are used; 0: all stay on one.
+    pub(super) per_thread: usize,
     /// Where Matrix learns who is in a call.
     pub(super) notices: Option<Notices>,
     /// Who is told what happens in rooms; `None`: nobody.
@@ -122,7 +125,7 @@ const STOPPING: Refusal = Refusal::Unavailable("server is stopping");
 
 impl Registry {
     /// Start its task. `routes` is told of each room before the room can ask anything of a media thread.
-    pub(super) fn start(context: RoomContext, threads: Vec<ThreadInfo>, routes: mpsc::Sender<RouteChange>) -> Self {
+    pub(super) fn start(context: RoomContext, threads: Arc<[ThreadInfo]>, routes: mpsc::Sender<RouteChange>) -> Self {
         let (sender, questions) = mpsc::channel(QUESTIONS);
         let registry = Self(sender);
         let table = Table {
@@ -201,7 +204,7 @@ impl RoomHandle {
 
 struct Table {
     context: Arc<RoomContext>,
-    threads: Vec<ThreadInfo>,
+    threads: Arc<[ThreadInfo]>,
     routes: mpsc::Sender<RouteChange>,
     /// For room tasks to report their end; weak, so that the table's own task ends when nobody else asks.
     registry: mpsc::WeakSender<Question>,
@@ -278,7 +281,7 @@ impl Table {
         let full = Refusal::Unavailable("no media thread");
         let load = |thread: &ThreadInfo| thread.load.load(Ordering::Relaxed);
         let index = (0..self.threads.len()).min_by_key(|i| self.threads.get(*i).map(load)).ok_or(full)?;
-        let thread = self.threads.get(index).ok_or(full)?.clone();
+        let thread = self.threads.get(index).ok_or(full)?;
         let number = self.next_number;
         self.next_number += 1;
         let params = RoomParams {
@@ -298,9 +301,10 @@ impl Table {
         let places = self.context.config.limits.participants + self.context.max_pending_joins;
         let (inputs, input_receiver) = mpsc::channel(places + INPUT_SLACK);
         let (media, media_receiver) = mpsc::channel(MEDIA_EVENTS);
-        let route = RouteChange::Add { number, thread: index, to: media };
+        let route = RouteChange::Add { number, to: media };
         self.routes.send(route).await.map_err(|_| STOPPING)?;
-        let task = RoomTask::new(number, room, self.context.clone(), thread, input_receiver, media_receiver);
+        let seats = Seats::new(number, self.threads.clone(), index, self.context.per_thread);
+        let task = RoomTask::new(number, room, self.context.clone(), seats, input_receiver, media_receiver);
         let (registry, name_for_end) = (self.registry.clone(), name.to_owned());
         tokio::spawn(async move {
             room_task::run(task).await;

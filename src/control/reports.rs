@@ -22,8 +22,8 @@ use crate::shard::event::Event;
 pub(super) enum MediaInput {
     /// Something happened.
     Event(MediaEvent),
-    /// The media thread lost all it had.
-    Lost,
+    /// This media thread lost all it had.
+    Lost(usize),
     /// What participants publish now, bit/s, about once a second.
     Rates(Vec<(ParticipantId, u64)>),
 }
@@ -32,7 +32,7 @@ pub(super) enum MediaInput {
 #[derive(Debug)]
 pub(super) enum RouteChange {
     /// Reports about this room go there.
-    Add { number: u64, thread: usize, to: mpsc::Sender<MediaInput> },
+    Add { number: u64, to: mpsc::Sender<MediaInput> },
     /// No more.
     Remove { number: u64 },
 }
@@ -54,19 +54,19 @@ pub(super) struct Reports {
 impl Reports {
     /// Until the media threads or the registry are gone.
     pub(super) async fn run(mut self) {
-        let mut rooms: BTreeMap<u64, (usize, mpsc::Sender<MediaInput>)> = BTreeMap::new();
+        let mut rooms: BTreeMap<u64, mpsc::Sender<MediaInput>> = BTreeMap::new();
         let mut last = vec![ThreadStats::default(); self.mailboxes.len()];
         loop {
             tokio::select! {
                 // Changes first: a room is announced before it can cause a report.
                 biased;
                 change = self.changes.recv() => match change {
-                    Some(RouteChange::Add { number, thread, to }) => { rooms.insert(number, (thread, to)); }
+                    Some(RouteChange::Add { number, to }) => { rooms.insert(number, to); }
                     Some(RouteChange::Remove { number }) => { rooms.remove(&number); }
                     None => return,
                 },
                 report = self.reports.recv() => match report {
-                    Some((_, Report::Event(event))) => self.route(&mut rooms, event),
+                    Some((thread, Report::Event(event))) => self.route(&mut rooms, thread, event),
                     Some((thread, Report::Stats(stats))) => {
                         self.metrics.fold(&mut last, thread, &stats);
                         self.metrics.load.observe(thread, &stats, Instant::now(), unix_now().as_secs());
@@ -78,8 +78,8 @@ impl Reports {
                     Some((thread, Report::ShardDied)) => {
                         tracing::error!(thread, "a media thread lost its rooms; their participants are told to reconnect");
                         self.metrics.shard_died(&mut last, thread);
-                        // A room whose channel is full learns it from the channel's end.
-                        rooms.retain(|_, (on, to)| *on != thread || to.try_send(MediaInput::Lost).is_ok());
+                        // Each room knows whether it was there. One whose channel is full learns it from the channel's end.
+                        rooms.retain(|_, to| to.try_send(MediaInput::Lost(thread)).is_ok());
                     }
                     None => return,
                 },
@@ -87,16 +87,16 @@ impl Reports {
         }
     }
 
-    fn route(&self, rooms: &mut BTreeMap<u64, (usize, mpsc::Sender<MediaInput>)>, event: Event) {
+    fn route(&self, rooms: &mut BTreeMap<u64, mpsc::Sender<MediaInput>>, thread: usize, event: Event) {
         let Some(number) = bridge::room_of(&event) else { return };
         // A room that has just ended: its last events crossed the end.
-        let Some((thread, to)) = rooms.get(&number) else { return };
+        let Some(to) = rooms.get(&number) else { return };
         let crowded = to.capacity() < to.max_capacity() / RESERVED_FOR_EDGES;
         match &event {
             Event::Data { transport, payload, .. } if crowded => {
                 self.metrics.data_dropped.inc();
                 let taken = Command::DataTaken { transport: *transport, bytes: payload.len() };
-                if let Some(mailbox) = self.mailboxes.get(*thread) {
+                if let Some(mailbox) = self.mailboxes.get(thread) {
                     let _ = mailbox.send(taken);
                 }
                 return;
@@ -112,16 +112,14 @@ impl Reports {
 }
 
 /// What participants publish, to the room of each. A room that is behind hears of it the next time.
-fn route_rates(rooms: &BTreeMap<u64, (usize, mpsc::Sender<MediaInput>)>, stats: &ThreadStats) {
+fn route_rates(rooms: &BTreeMap<u64, mpsc::Sender<MediaInput>>, stats: &ThreadStats) {
     let mut by_room: BTreeMap<u64, Vec<(ParticipantId, u64)>> = BTreeMap::new();
     for (participant, rate) in &stats.published {
         let rates = by_room.entry(bridge::room_of_participant(*participant)).or_default();
         rates.push((ParticipantId(participant.0), rate.as_bps()));
     }
     for (number, rates) in by_room {
-        if let Some((_, to)) =
-            rooms.get(&number).filter(|(_, to)| to.capacity() > to.max_capacity() / RESERVED_FOR_EDGES)
-        {
+        if let Some(to) = rooms.get(&number).filter(|to| to.capacity() > to.max_capacity() / RESERVED_FOR_EDGES) {
             let _ = to.try_send(MediaInput::Rates(rates));
         }
     }

@@ -21,8 +21,9 @@ use super::connection::{Link, Outgoing, SendError};
 use super::metrics::SizeClass;
 use super::places::Crowd;
 use super::redact::Redacted;
-use super::registry::{RoomContext, ThreadInfo, now};
+use super::registry::{RoomContext, now};
 use super::reports::MediaInput;
+use super::seats::{Routed, Seats};
 use crate::mailbox::{COMMANDS, MailboxFull};
 use crate::shard::command::Command;
 
@@ -52,7 +53,9 @@ pub(super) struct RoomTask {
     number: u64,
     room: Room,
     context: Arc<RoomContext>,
-    thread: ThreadInfo,
+    seats: Seats,
+    /// It is counted as being on several media threads.
+    counted: bool,
     inputs: mpsc::Receiver<RoomInput>,
     media: Option<mpsc::Receiver<MediaInput>>,
     links: BTreeMap<ConnectionId, (Link, LoadShare)>,
@@ -60,15 +63,15 @@ pub(super) struct RoomTask {
     size: SizeClass,
     questions: BTreeMap<AdminId, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
     next_question: u64,
-    /// Commands the mailbox had no place for, in order.
-    backlog: VecDeque<Command>,
+    /// Commands a mailbox had no place for, and those after them, in order, each with its thread.
+    backlog: VecDeque<(usize, Command)>,
     outputs: Vec<Output>,
     ended: bool,
 }
 
 /// Run the room to its end. A panic in it ends this room and no other.
 pub(super) async fn run(task: RoomTask) {
-    let mailbox = task.thread.mailbox.clone();
+    let threads = task.seats.threads().clone();
     let context = task.context.clone();
     let number = task.number;
     if AssertUnwindSafe(task.run()).catch_unwind().await.is_err() {
@@ -76,7 +79,9 @@ pub(super) async fn run(task: RoomTask) {
         tracing::error!("a room ended by a fault of weir; its participants come back to a new one");
     }
     // Removals have a queue with a place for everything that exists; full means the thread has been gone for long.
-    let _ = mailbox.send(Command::RemoveRoom { room: bridge::room_id(number) });
+    for thread in threads.iter() {
+        let _ = thread.mailbox.send(Command::RemoveRoom { room: bridge::room_id(number) });
+    }
 }
 
 impl RoomTask {
@@ -84,7 +89,7 @@ impl RoomTask {
         number: u64,
         room: Room,
         context: Arc<RoomContext>,
-        thread: ThreadInfo,
+        seats: Seats,
         inputs: mpsc::Receiver<RoomInput>,
         media: mpsc::Receiver<MediaInput>,
     ) -> Self {
@@ -96,7 +101,8 @@ impl RoomTask {
             size,
             room,
             context,
-            thread,
+            seats,
+            counted: false,
             inputs,
             media: Some(media),
             links: BTreeMap::new(),
@@ -109,7 +115,8 @@ impl RoomTask {
     }
 
     async fn run(mut self) {
-        self.command(Command::AddRoom { room: bridge::room_id(self.number) });
+        let begin = self.seats.begin();
+        self.queue(begin);
         while !self.ended {
             let backlogged = !self.backlog.is_empty();
             let sleep = self.until_timeout();
@@ -140,17 +147,17 @@ impl RoomTask {
             RoomInput::Join { connection, request, mut link } => {
                 #[cfg(test)]
                 assert!(request.grants.identity != super::tests::POISON, "a poisoned join");
-                if self.thread.mailbox.depth() > COMMANDS / 4 * 3 {
+                let Some(thread) = self.seat(&request) else {
                     link.refuse(Refusal::Unavailable("server is overloaded"));
                     return;
-                }
+                };
                 // A resume brings nobody new, nor does a join that replaces a participant.
                 let is_new = !request.reconnect && !self.room.has_participant(&request.grants.identity);
                 if is_new && !self.crowd.try_one_more() {
                     link.refuse(Refusal::Unavailable("server is full"));
                     return;
                 }
-                self.links.insert(connection, (link, LoadShare::of(&self.thread.load)));
+                self.links.insert(connection, (link, LoadShare::of(&thread)));
                 self.handle(Input::Join { connection, request });
             }
             RoomInput::Admin { request, answer } => {
@@ -171,7 +178,7 @@ impl RoomTask {
     fn on_media(&mut self, input: Option<MediaInput>) {
         match input {
             Some(MediaInput::Event(event)) => self.handle(Input::Media(event)),
-            Some(MediaInput::Lost) => self.media_lost(),
+            Some(MediaInput::Lost(thread)) => self.thread_lost(thread),
             Some(MediaInput::Rates(rates)) => self.rates(rates),
             None => {
                 self.media = None;
@@ -187,19 +194,45 @@ impl RoomTask {
         matrix.tell_rates(self.room.name(), rates.into_iter().filter_map(named).collect());
     }
 
-    /// What was asked of the media plane is void. The room stays, for the machine to decide; its place on the shard is
-    /// made anew, for those who come back.
+    /// Where a client that comes now has its media; `None` when that thread is behind. Who resumes stays where it is.
+    fn seat(&mut self, request: &JoinRequest) -> Option<Arc<AtomicUsize>> {
+        let index = if request.reconnect {
+            let participant = self.room.participant(&request.grants.identity);
+            self.seats.thread_of(participant.map(|id| crate::base::ParticipantId(id.0)))
+        } else {
+            let chosen = self.seats.choose(&self.context.metrics.load.figure().threads);
+            if let Some(place) = self.seats.place() {
+                self.room.set_place(place);
+            }
+            chosen
+        };
+        let thread = self.seats.thread(index)?;
+        (thread.mailbox.depth() <= COMMANDS / 4 * 3).then(|| thread.load.clone())
+    }
+
+    /// What was asked of a media thread is void. The room stays, for the machine to decide; its place on the shard is
+    /// made anew, for those who come back. Those on other threads go on.
+    fn thread_lost(&mut self, thread: usize) {
+        if !self.seats.is_on(thread) {
+            return;
+        }
+        self.backlog.retain(|(to, _)| *to != thread);
+        let (commands, participants) = self.seats.lost(thread);
+        self.queue(commands);
+        if self.seats.is_spread() {
+            let participants = participants.into_iter().map(|id| ParticipantId(id.0)).collect();
+            self.handle(Input::MediaLostOf { participants });
+        } else {
+            self.handle(Input::MediaLost);
+        }
+    }
+
+    /// No reports reach this room any more: everybody goes, and comes back to a new room.
     fn media_lost(&mut self) {
         self.backlog.clear();
-        if self.media.is_some() {
-            self.command(Command::AddRoom { room: bridge::room_id(self.number) });
-            self.handle(Input::MediaLost);
-        } else {
-            // No reports reach this room any more: everybody goes, and comes back to a new room.
-            self.handle(Input::MediaLost);
-            self.dispatch();
-            self.ended = true;
-        }
+        self.handle(Input::MediaLost);
+        self.dispatch();
+        self.ended = true;
     }
 
     fn handle(&mut self, input: Input) {
@@ -267,23 +300,35 @@ impl RoomTask {
             self.context.metrics.data_dropped.inc();
             return;
         }
-        self.command(bridge::command(self.number, command));
+        let routed = self.seats.route(bridge::command(self.number, command));
+        self.queue(routed);
+        if self.counted != self.seats.is_spread() {
+            self.counted = self.seats.is_spread();
+            self.context.metrics.spread_rooms.add(if self.counted { 1 } else { -1 });
+        }
     }
 
-    fn command(&mut self, command: Command) {
+    fn queue(&mut self, commands: Routed) {
+        for (thread, command) in commands {
+            self.command(thread, command);
+        }
+    }
+
+    fn command(&mut self, thread: usize, command: Command) {
+        let Some(mailbox) = self.seats.thread(thread).map(|thread| &thread.mailbox) else { return };
         if self.backlog.is_empty() {
-            if let Err(MailboxFull(command)) = self.thread.mailbox.send(command) {
+            if let Err(MailboxFull(command)) = mailbox.send(command) {
                 self.context.metrics.mailbox_full.inc();
-                self.backlog.push_back(*command);
+                self.backlog.push_back((thread, *command));
             }
             return;
         }
         if is_removal(&command) {
             // At once, because it is about who may hear whom; and again at its place, because what waits before it
             // must not bring back what it removed.
-            let _ = self.thread.mailbox.send(command.clone());
+            let _ = mailbox.send(command.clone());
         }
-        self.backlog.push_back(command);
+        self.backlog.push_back((thread, command));
         if self.backlog.len() > MAX_BACKLOG {
             tracing::error!("a media thread has not obeyed for too long; a room gives up its media");
             self.backlog.clear();
@@ -294,9 +339,10 @@ impl RoomTask {
     }
 
     fn retry(&mut self) {
-        while let Some(command) = self.backlog.pop_front() {
-            if let Err(MailboxFull(command)) = self.thread.mailbox.send(command) {
-                self.backlog.push_front(*command);
+        while let Some((thread, command)) = self.backlog.pop_front() {
+            let Some(mailbox) = self.seats.thread(thread).map(|thread| &thread.mailbox) else { continue };
+            if let Err(MailboxFull(command)) = mailbox.send(command) {
+                self.backlog.push_front((thread, *command));
                 return;
             }
         }
@@ -338,6 +384,14 @@ impl RoomTask {
         }
         if let Some(webhooks) = &self.context.webhooks {
             webhooks.tell(notice);
+        }
+    }
+}
+
+impl Drop for RoomTask {
+    fn drop(&mut self) {
+        if self.counted {
+            self.context.metrics.spread_rooms.dec();
         }
     }
 }

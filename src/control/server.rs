@@ -139,6 +139,7 @@ impl Server {
             max_rooms: size(config.limit.max_rooms),
             max_pending_joins: size(config.limit.max_pending_joins),
             auto_create: config.room.auto_create,
+            per_thread: config.room.participants_per_thread as usize,
             notices: matrix_queue.as_ref().map(|(notices, _)| notices.clone()),
             webhooks: webhooks.clone(),
             places: places.clone(),

@@ -20,7 +20,7 @@ use super::http::App;
 use super::{bridge, debug};
 use crate::base::Bitrate;
 use crate::media::clock::unix_now;
-use crate::shard::debug::RoomState;
+use crate::shard::debug::{RoomState, ShardState};
 
 /// Rooms the page lists, the largest first.
 const LISTED: usize = 200;
@@ -141,13 +141,13 @@ impl Overview {
 /// Every room of every media thread that answers.
 async fn states(app: &App) -> Vec<RoomState> {
     let pictures: Vec<_> = app.mailboxes.iter().map(crate::mailbox::Mailbox::inspect).collect();
-    let mut rooms = Vec::new();
+    let mut all = ShardState::default();
     for picture in pictures {
         if let Ok(Ok(shard)) = tokio::time::timeout(PATIENCE, picture).await {
-            rooms.extend(shard.rooms);
+            all.merge(shard);
         }
     }
-    rooms
+    all.rooms
 }
 
 /// One room: as media has it, and as signalling has it.

@@ -29,6 +29,7 @@ use super::metrics::Metrics;
 use super::places::Places;
 use super::registry::{RoomContext, ThreadInfo, now};
 use super::room_task::{self, RoomInput, RoomTask};
+use super::seats::Seats;
 use super::server::Server;
 use crate::base::{ParticipantId, RoomId};
 use crate::config::{Config, LimitConfig, PortRange};
@@ -159,6 +160,43 @@ async fn a_fault_of_a_media_thread_sends_its_rooms_back_and_it_serves_new_ones()
     witness.assert_well().await;
 }
 
+/// Participants of the only room, by media thread, once they are what is `wanted`.
+async fn seated(server: &Server, wanted: [usize; 2]) {
+    let there = async {
+        loop {
+            let mut counts = [0; 2];
+            for (count, mailbox) in counts.iter_mut().zip(&server.app().mailboxes) {
+                let picture = mailbox.inspect().await.unwrap_or_default();
+                *count = picture.rooms.iter().map(|room| room.participants.len()).sum();
+            }
+            if counts == wanted {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, there).await.unwrap_or_else(|_| panic!("not {wanted:?}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_a_media_thread_sends_back_those_of_a_room_who_were_on_it() {
+    let mut config = config();
+    config.room.participants_per_thread = 1;
+    let server = Server::start(&config).unwrap();
+    let mut here = Client::join(&server, "here", "wide").await.unwrap();
+    let mut there = Client::join(&server, "there", "wide").await.unwrap();
+    seated(&server, [1, 1]).await;
+    let port = server.started().udp[1].port();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(POISONED_DATAGRAM, SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    let leave = there.until(|message| if let Response::Leave(leave) = message { Some(leave) } else { None }).await;
+    assert_eq!(leave.expect("a leave").action(), proto::leave_request::Action::Reconnect);
+    here.assert_well().await;
+    let mut back = Client::join(&server, "there", "wide").await.unwrap();
+    back.assert_well().await;
+    here.assert_well().await;
+    seated(&server, [1, 1]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_cut_and_others_are_not() {
     let mut config = config();
@@ -213,6 +251,7 @@ impl Stalled {
             max_rooms: 1,
             max_pending_joins: 10,
             auto_create: true,
+            per_thread: 0,
             places: Places::new(10),
             notices: None,
             webhooks: None,
@@ -239,7 +278,14 @@ impl Stalled {
         };
         let (inputs, receiver) = mpsc::channel(100);
         let (media, media_receiver) = mpsc::channel(100);
-        tokio::spawn(room_task::run(RoomTask::new(0, room, context, thread, receiver, media_receiver)));
+        tokio::spawn(room_task::run(RoomTask::new(
+            0,
+            room,
+            context,
+            Seats::new(0, [thread].into(), 0, 0),
+            receiver,
+            media_receiver,
+        )));
         Self { room: inputs, mailbox, inbox, _media: media, _poll: poll }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::{HandedOver, RelayedBatch, Removal, Shared};
+use super::{HandedOver, RelayedBatch, Removal, RingOutlet, Shared};
 use crate::shard::command::Command;
 use crate::shard::debug::ShardState;
 
@@ -19,6 +19,8 @@ pub struct Inbox {
     again: VecDeque<(u64, Removal)>,
     /// A command taken out of the queue that a removal of `again` comes before.
     held: Option<(u64, Command)>,
+    /// What the other shards of the node have for this one.
+    rings: Vec<RingOutlet>,
 }
 
 /// One thing a media thread is asked to do.
@@ -36,7 +38,7 @@ pub enum Order {
 
 impl Inbox {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, again: VecDeque::new(), held: None }
+        Self { shared, again: VecDeque::new(), held: None, rings: Vec::new() }
     }
 
     /// The next thing to do, or nothing for now. Never waits.
@@ -58,6 +60,16 @@ impl Inbox {
             return Some(Order::Relayed(batch));
         }
         self.shared.inspections.pop().map(Order::Inspect)
+    }
+
+    /// Another shard will send to this one.
+    pub fn attach(&mut self, ring: RingOutlet) {
+        self.rings.push(ring);
+    }
+
+    /// The ways from the other shards.
+    pub fn rings(&self) -> &[RingOutlet] {
+        &self.rings
     }
 
     /// The next command, or the removal that was sent before it. A sender takes its tickets one after the other, each
@@ -111,5 +123,6 @@ impl Inbox {
             && self.shared.connections.is_empty()
             && self.shared.relayed.is_empty()
             && self.shared.inspections.is_empty()
+            && self.rings.iter().all(RingOutlet::is_empty)
     }
 }

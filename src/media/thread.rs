@@ -13,8 +13,8 @@ use mio::{Events, Poll, Token};
 use super::clock::Clock;
 use super::tcp::TcpTable;
 use super::udp::UdpPort;
-use crate::base::Instant;
-use crate::mailbox::{Inbox, Order, RelayBox, RelayedRun, Reporter, ThreadStats};
+use crate::base::{Instant, ShardId};
+use crate::mailbox::{Inbox, Order, RelayBox, RelayedRun, Reporter, RingInlet, ThreadStats};
 use crate::shard::outbox::Outbox;
 use crate::shard::{Shard, ShardConfig};
 use crate::transport::route::Route;
@@ -30,10 +30,14 @@ const ORDERS_PER_TURN: usize = 32;
 const TRANSPORTS_PER_PART: usize = 12;
 /// Most such looks per turn, so that commands and timers get theirs.
 const LOOKS_PER_TURN: usize = 64;
+/// Batches taken from each other shard per turn.
+const BATCHES_PER_TURN: usize = 8;
 /// How often counters are reported and slow things are looked after.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How soon to try again when control has not taken all reports.
 const REPORT_AGAIN: Duration = Duration::from_millis(5);
+/// How soon to try again when another media thread has not taken all there is for its shard.
+const CROSS_AGAIN: Duration = Duration::from_millis(1);
 /// Pause before a new shard runs when the last one lived shorter than `LONG_LIFE`: a bug at every turn must not eat
 /// the machine.
 const PAUSE_AFTER_DEATH: Duration = Duration::from_millis(200);
@@ -57,6 +61,8 @@ pub(super) struct MediaThread {
     pub(super) tcp: TcpTable,
     /// The TURN thread, if there is one.
     pub(super) relay: Option<RelayBox>,
+    /// Ways to the other shards of the node, by their number.
+    pub(super) rings: Vec<(ShardId, RingInlet)>,
     pub(super) outbox: Outbox,
     pub(super) stats: ThreadStats,
 }
@@ -76,6 +82,7 @@ impl MediaThread {
             tracing::error!(thread = self.index, "a shard died, its rooms end");
             self.tcp.clear();
             self.outbox.clear();
+            self.outbox.crossings.clear();
             self.stats.deaths += 1;
             self.reporter.shard_died();
             if self.clock.now().since(born) < LONG_LIFE {
@@ -100,10 +107,13 @@ impl MediaThread {
             let forwarded = shard.stats().rtp_forwarded;
             self.sort(&events);
             self.obey(now, &mut shard);
+            self.take_relayed(now, &mut shard);
             self.receive(now, &mut shard);
             if shard.next_timeout().is_some_and(|at| at <= now) {
                 shard.handle_timeout(now, &mut self.outbox);
             }
+            // Others can seal for their subscribers while this one does.
+            self.relay();
             self.flush(now, &mut shard);
             if housekeeping <= now {
                 housekeeping = now + HOUSEKEEPING;
@@ -127,6 +137,9 @@ impl MediaThread {
         }
         if !all_reported {
             timeout = timeout.min(REPORT_AGAIN);
+        }
+        if !self.outbox.crossings.is_empty() {
+            timeout = timeout.min(CROSS_AGAIN);
         }
         let busy = self.udp.iter().any(UdpPort::is_ready) || self.tcp.is_ready() || !self.inbox.may_sleep();
         if busy {
@@ -183,6 +196,28 @@ impl MediaThread {
         }
     }
 
+    /// What the other shards have for this one: after commands, so that nothing of somebody removed goes on.
+    fn take_relayed(&mut self, now: Instant, shard: &mut Shard) {
+        for ring in self.inbox.rings() {
+            for _ in 0..BATCHES_PER_TURN {
+                let Some(batch) = ring.take() else { break };
+                shard.handle_relayed(now, ring.from(), &batch, &mut self.outbox);
+                ring.done(batch);
+            }
+        }
+    }
+
+    /// What goes to other shards. What finds no place stays in the outbox.
+    fn relay(&mut self) {
+        for (to, batch) in self.outbox.crossings.full() {
+            if let Some((_, ring)) = self.rings.iter().find(|(shard, _)| *shard == to) {
+                ring.send(batch);
+            } else {
+                batch.clear();
+            }
+        }
+    }
+
     fn receive(&mut self, now: Instant, shard: &mut Shard) {
         let outbox = &mut self.outbox;
         for port in &mut self.udp {
@@ -211,6 +246,7 @@ impl MediaThread {
                 port.set_ready();
             }
             self.receive(now, shard);
+            self.relay();
         }
         shard.flush(now, &mut self.outbox);
         self.send(now);

@@ -226,6 +226,19 @@ impl Downtrack {
         self.rewriter.timestamp_shift()
     }
 
+    /// Something is sent whenever its publisher sends.
+    pub(super) fn is_open(&self) -> bool {
+        self.connected && self.demand.enabled && self.target != Target::Paused
+    }
+
+    /// The highest spatial layer it is to have.
+    pub(super) fn most_spatial(&self) -> u8 {
+        match self.target {
+            Target::Layer { spatial, .. } => spatial.min(self.demand.max_spatial),
+            Target::Paused => 0,
+        }
+    }
+
     /// Why nothing may be sent at all.
     fn closed(&self, track: &Track) -> Option<DropReason> {
         if !self.connected {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::base::{Instant, MediaKind};
 use crate::room::config::RoomConfig;
+use crate::room::track::Track;
 use crate::room::{Room, quality};
 use crate::shard::event::Event;
 
@@ -90,7 +91,8 @@ impl Room {
 
     fn tick(&mut self, now: Instant, events: &mut Vec<Event>) {
         let mut stopped = false;
-        for track in self.tracks.values_mut().filter(|track| track.kind == MediaKind::Video) {
+        let here = |track: &&mut Track| track.kind == MediaKind::Video && track.origin.is_none();
+        for track in self.tracks.values_mut().filter(here) {
             let screen_share = track.screen_share;
             let mut any = false;
             for layer in &mut track.layers {
@@ -105,6 +107,7 @@ impl Room {
         if stopped {
             self.ask_for_keyframes(now);
         }
+        self.tick_crossing(now);
         for participant in self.participants.values_mut().filter(|p| p.is_limited()) {
             participant.needs_allocation = true;
         }
@@ -115,7 +118,9 @@ impl Room {
         let config = &self.config.speaker;
         let mut levels = Vec::new();
         for track in self.tracks.values_mut().filter(|track| track.kind == MediaKind::Audio) {
-            if let Some(level) = track.meter.close_interval(now, track.muted, config) {
+            let level = track.meter.close_interval(now, track.muted, config);
+            // Who speaks is said where it is published.
+            if let Some(level) = level.filter(|_| track.origin.is_none()) {
                 levels.push((track.id, level));
             }
         }

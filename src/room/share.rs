@@ -58,6 +58,7 @@ impl Room {
                 Self::update_waits(track, &self.downtracks);
             }
             self.ask_for_keyframes(now);
+            self.wishes_changed();
         }
     }
 }

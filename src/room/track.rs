@@ -10,6 +10,7 @@ use crate::room::config::RoomConfig;
 use crate::room::keyframe::KeyframeRequester;
 use crate::room::layer::{Layer, default_cost};
 use crate::room::packet::Packet;
+use crate::room::relay::{Origin, Relay};
 use crate::room::speaker::Meter;
 use crate::room::{DowntrackKey, MAX_SPATIAL, ParticipantKey};
 use crate::transport::rx::SenderClock;
@@ -46,6 +47,10 @@ pub struct Track {
     pub keyframes: [KeyframeRequester; MAX_SPATIAL],
     /// Who takes it, in sending order.
     pub downtracks: Vec<DowntrackKey>,
+    /// Other shards that take it.
+    pub relays: Vec<Relay>,
+    /// It is published on another shard.
+    pub origin: Option<Origin>,
     /// Audio level.
     pub meter: Meter,
     /// Loss on the way from the publisher, in 1/256, as last reported to it.
@@ -82,6 +87,8 @@ impl Track {
             clocks: [None; MAX_SPATIAL],
             keyframes: [low, high, high],
             downtracks: Vec::new(),
+            relays: Vec::new(),
+            origin: None,
             meter: Meter::default(),
             fraction_lost: 0,
             started: false,
@@ -94,7 +101,10 @@ impl Track {
         let inside = usize::from(packet.frame.spatial).min(MAX_SPATIAL - 1);
         let layer = if self.encodings == 1 { inside } else { at };
         self.svc |= self.encodings == 1 && inside > 0;
-        let began = self.layers.get_mut(layer).is_some_and(|layer| layer.on_packet(packet.arrival, packet.size));
+        // Of a mirrored track the shard of its publisher tells what flows: here only what is wanted arrives.
+        let here = self.origin.is_none();
+        let began =
+            here && self.layers.get_mut(layer).is_some_and(|layer| layer.on_packet(packet.arrival, packet.size));
         if packet.frame.keyframe
             && self.kind == MediaKind::Video
             && let Some(requester) = self.keyframes.get_mut(at)
@@ -106,7 +116,7 @@ impl Track {
         {
             self.meter.observe(packet.arrival, level, &config.speaker);
         }
-        Observed { first: !core::mem::replace(&mut self.started, true), began }
+        Observed { first: !core::mem::replace(&mut self.started, true) && here, began }
     }
 
     /// The encoding that serves `target` best: the highest flowing one up to it, else the lowest flowing one above it.

@@ -9,7 +9,7 @@ use crate::base::{DropReason, Instant, MediaKind, Ssrc, TrackId};
 use crate::rtp::packet::PacketView;
 use crate::rtp::{dd, ext};
 use crate::shard::Shard;
-use crate::shard::parts::{Bound, Publication, Stream, StreamKey};
+use crate::shard::parts::{Bound, Publication, Source, Stream, StreamKey};
 use crate::transport::TransportKey;
 use crate::transport::history::History;
 use crate::transport::rx::{self, RxStream};
@@ -103,19 +103,21 @@ impl Shard {
     /// Forget the received streams of a track.
     pub(super) fn unbind_streams(&mut self, publication: &Publication) {
         for stream in publication.streams.iter().flatten() {
-            self.unbind_stream(publication.line, *stream);
+            self.unbind_stream(publication.source, *stream);
         }
     }
 
-    fn unbind_stream(&mut self, key: TransportKey, stream: StreamKey) {
-        if let Some(line) = self.lines.get_mut(key) {
+    fn unbind_stream(&mut self, source: Source, stream: StreamKey) {
+        if let Source::Line(key) = source
+            && let Some(line) = self.lines.get_mut(key)
+        {
             line.received.retain(|bound| bound.stream != stream);
         }
         self.streams.remove(stream);
     }
 }
 
-fn new_stream(
+pub(super) fn new_stream(
     publication: &Publication,
     ssrc: Ssrc,
     encoding: usize,
@@ -128,7 +130,6 @@ fn new_stream(
     };
     let clock_rate = params.codecs.first().map_or(90_000, |codec| codec.clock_rate);
     Ok(Stream {
-        line: publication.line,
         room: publication.room,
         track: publication.track,
         spatial: u8::try_from(encoding).map_err(|_| DropReason::Bug)?,

@@ -81,7 +81,7 @@ impl Shard {
     pub fn census(&self, now: Instant) -> Census {
         let mut census = Census::default();
         for (room, _) in self.rooms.values() {
-            for track in room.tracks.values() {
+            for track in room.tracks.values().filter(|track| track.origin.is_none()) {
                 match track.kind {
                     MediaKind::Audio => census.audio_tracks += 1,
                     MediaKind::Video => census.video_tracks += 1,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::base::{Bitrate, DowntrackId, ParticipantId, RoomId, TrackId, TransportId};
+use crate::base::{Bitrate, DowntrackId, ParticipantId, RoomId, ShardId, TrackId, TransportId};
 use crate::transport::params::{Demand, DowntrackParams, IceCredentials, RemoteParams, TrackParams, TransportParams};
 
 /// One thing control asks for. A command about something that is gone already is ignored: it crossed an event.
@@ -75,6 +75,25 @@ pub enum Command {
         track: TrackId,
         /// What was negotiated.
         params: TrackParams,
+    },
+    /// A track published on another shard, by somebody of the same room, can be taken here too; with a known id, its
+    /// parameters change. [`Command::SetMuted`] and [`Command::Unpublish`] are to be sent to both.
+    Mirror {
+        /// The room.
+        room: RoomId,
+        /// The track's id, the same on all shards.
+        track: TrackId,
+        /// Where it is published.
+        origin: ShardId,
+        /// What was negotiated with its publisher.
+        params: TrackParams,
+    },
+    /// Nothing that is published in the room here goes to that shard any more: it has died.
+    ForgetShard {
+        /// The room.
+        room: RoomId,
+        /// Which shard.
+        shard: ShardId,
     },
     /// Stop taking a track; its downtracks end.
     Unpublish {

@@ -5,7 +5,7 @@
 
 mod media;
 
-use crate::base::{Bitrate, DowntrackId, Instant, ParticipantId, RoomId, Ssrc, TransportId};
+use crate::base::{Bitrate, DowntrackId, Instant, ParticipantId, RoomId, Ssrc, TrackId, TransportId};
 use crate::cc::feedback::FeedbackGenerator;
 use crate::cc::remb::RembCeiling;
 use crate::room::{ParticipantKey, Room};
@@ -13,7 +13,7 @@ use crate::shard::Shard;
 use crate::shard::command::{Command, DataChannel};
 use crate::shard::event::{CloseReason, Event};
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::{Copy, Line, Rate, RoomKey};
+use crate::shard::parts::{Copy, Line, Publication, Rate, RoomKey};
 use crate::shard::timers::Owner;
 use crate::transport::params::{ExtensionIds, IceCredentials, RemoteParams, TransportParams};
 use crate::transport::route::Route;
@@ -47,6 +47,12 @@ impl Shard {
                 }
             }
             Command::Publish { transport, track, params } => self.publish(now, transport, track, params, out),
+            Command::Mirror { room, track, origin, params } => self.mirror(now, (room, track), origin, params, out),
+            Command::ForgetShard { room, shard } => {
+                if let Some(key) = self.ids.rooms.get(&room).copied() {
+                    self.with_room(now, key, out, |_, room| room.forget_shard(shard));
+                }
+            }
             Command::Unpublish { track } => self.unpublish(now, track, out),
             Command::SetMuted { track, muted } => self.set_muted(now, track, muted, out),
             Command::Subscribe { transport, track, downtrack, params } => {
@@ -119,7 +125,7 @@ impl Shard {
     }
 
     /// Work on a room, then look after what it has left.
-    fn with_room<R>(
+    pub(super) fn with_room<R>(
         &mut self,
         now: Instant,
         key: RoomKey,
@@ -148,6 +154,11 @@ impl Shard {
         };
         for participant in participants {
             self.remove_participant(now, participant, out);
+        }
+        let here = |(_, publication): &(&TrackId, &Publication)| publication.room == key;
+        let mirrored: Vec<TrackId> = self.publications.iter().filter(here).map(|(track, _)| *track).collect();
+        for track in mirrored {
+            self.unpublish(now, track, out);
         }
         self.rooms.remove(key);
     }
@@ -372,7 +383,7 @@ impl Shard {
         self.stats.rooms = size(self.rooms.len());
         self.stats.participants = size(self.ids.participants.len());
         self.stats.transports = size(self.lines.len());
-        self.stats.tracks = size(self.publications.len());
+        self.stats.tracks = size(self.publications.len()).saturating_sub(self.stats.mirrored_tracks);
         self.stats.downtracks = size(self.ids.downtracks.len());
     }
 }

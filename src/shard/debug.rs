@@ -30,6 +30,18 @@ pub struct RoomState {
     pub participants: Vec<ParticipantState>,
 }
 
+impl ShardState {
+    /// Put in what another shard has: a room that is on both is one.
+    pub fn merge(&mut self, other: Self) {
+        for room in other.rooms {
+            match self.rooms.iter_mut().find(|it| it.id == room.id) {
+                Some(known) => known.participants.extend(room.participants),
+                None => self.rooms.push(room),
+            }
+        }
+    }
+}
+
 /// One participant.
 #[derive(Clone, Debug)]
 pub struct ParticipantState {

@@ -105,6 +105,14 @@ pub struct ShardStats {
     pub copies_dropped: DropCounts,
     /// Copies decided and not yet sent: spread over time.
     pub copies_pending: u64,
+    /// Packets handed to other shards, one for each that takes them.
+    pub relayed_sent: u64,
+    /// Packets that were to go to another shard and did not, by reason.
+    pub relayed_dropped: DropCounts,
+    /// Packets taken from other shards.
+    pub relayed_received: u64,
+    /// Key frame requests of other shards.
+    pub keyframe_requests_relayed: u64,
     /// Retransmissions asked of publishers, packets.
     pub nacks_sent: u64,
     /// Retransmissions subscribers asked for, packets.
@@ -129,8 +137,10 @@ pub struct ShardStats {
     pub participants: u32,
     /// Transports now.
     pub transports: u32,
-    /// Tracks now.
+    /// Tracks published here now.
     pub tracks: u32,
+    /// Tracks of other shards that can be taken here now.
+    pub mirrored_tracks: u32,
     /// Downtracks now.
     pub downtracks: u32,
 }

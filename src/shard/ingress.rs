@@ -71,13 +71,8 @@ impl Shard {
             payload: arrived.payload,
             ..Entry::new(arrived.received.seq, now, view, arrived.info)
         };
-        if stream.must_flush(self.flushes, size) {
-            self.flush_media(now, out);
-        }
+        self.keep(now, bound.stream, size, &entry, out)?;
         let Some(stream) = self.streams.get_mut(bound.stream) else { return Err(DropReason::Bug) };
-        if !arrived.payload.is_empty() {
-            stream.history.insert(&entry)?;
-        }
         let packet = Packet {
             arrival: now,
             spatial: stream.spatial,
@@ -93,11 +88,31 @@ impl Shard {
             frame: arrived.info,
         };
         let (room, track) = (stream.room, stream.track);
-        let decided = self.decide(now, bound.stream, &packet, out);
+        let decided = self.decide(now, bound.stream, &packet, &entry, out);
         if arrived.received.outage {
             self.outage(now, room, track, packet.spatial, out);
         }
         decided
+    }
+
+    /// Keep a packet for the end of the turn and for retransmission.
+    pub(super) fn keep(
+        &mut self,
+        now: Instant,
+        key: StreamKey,
+        size: usize,
+        entry: &Entry<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
+        let stream = self.streams.get_mut(key).ok_or(DropReason::Bug)?;
+        if stream.must_flush(self.flushes, size) {
+            self.flush_media(now, out);
+        }
+        let Some(stream) = self.streams.get_mut(key) else { return Err(DropReason::Bug) };
+        if !entry.payload.is_empty() {
+            stream.history.insert(entry)?;
+        }
+        Ok(())
     }
 
     /// Packets of an encoding will not come any more: whoever shows it needs a key frame.
@@ -109,7 +124,14 @@ impl Shard {
     }
 
     /// Ask the room and note what it decides.
-    fn decide(&mut self, now: Instant, key: StreamKey, packet: &Packet, out: &mut Outbox) -> Result<(), DropReason> {
+    pub(super) fn decide(
+        &mut self,
+        now: Instant,
+        key: StreamKey,
+        packet: &Packet,
+        entry: &Entry<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), DropReason> {
         let stream = self.streams.get(key).ok_or(DropReason::Bug)?;
         let (room_key, track) = (stream.room, stream.track);
         let (room, scheduled) = self.rooms.get_mut(room_key).ok_or(DropReason::Bug)?;
@@ -117,8 +139,16 @@ impl Shard {
         room.on_rtp(track, packet, &mut self.fanout, &mut out.events);
         let due = room.next_timeout().map(|at| shared(now, at.max(now)));
         self.timers.schedule(Owner::Room(room_key), scheduled, due);
+        let news = !room.crossing.news.is_empty();
+        let crosses = !self.fanout.relays.is_empty();
+        if news {
+            self.cross(now, room_key, out);
+        }
+        if crosses {
+            self.relay(key, packet, entry, out);
+        }
         if self.fanout.offered == offered {
-            return Err(DropReason::NoSubscriber);
+            return if crosses { Ok(()) } else { Err(DropReason::NoSubscriber) };
         }
         let mut sends = core::mem::take(&mut self.fanout.sends);
         for (sender, header) in sends.drain(..) {

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use crate::shard::event::Event;
+use crate::shard::relay::Crossings;
 use crate::transport::route::{Route, TcpConnection};
 
 /// Reused output buffers. Nothing here is allocated in steady forwarding.
@@ -16,6 +17,8 @@ pub struct Outbox {
     pub events: Vec<Event>,
     /// ICE-TCP connections to close once the transmits are out.
     pub close_tcp: Vec<TcpConnection>,
+    /// What goes to other shards of the node. Stays until it is taken.
+    pub crossings: Crossings,
 }
 
 /// One or more datagrams to one destination, contiguous in the arena. All but the last are `segment` bytes long, the
@@ -40,7 +43,7 @@ impl Outbox {
         Self::default()
     }
 
-    /// Forget everything, keep the memory.
+    /// Forget everything but what other shards have not taken yet, keep the memory.
     pub fn clear(&mut self) {
         self.arena.clear();
         self.transmits.clear();

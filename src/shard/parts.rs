@@ -1,6 +1,6 @@
 //! What a shard keeps besides rooms: transports with their queues, received RTP streams, outgoing ones, publications.
 
-use crate::base::{Bitrate, DowntrackId, Instant, Ssrc, TrackId, TransportId};
+use crate::base::{Bitrate, DowntrackId, Instant, ShardId, Ssrc, TrackId, TransportId};
 use crate::cc::feedback::FeedbackGenerator;
 use crate::cc::remb::RembCeiling;
 use crate::room::downtrack::Header;
@@ -117,7 +117,6 @@ impl Rate {
 /// One received RTP stream: an encoding of a track.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) line: TransportKey,
     pub(super) room: RoomKey,
     pub(super) track: TrackKey,
     pub(super) spatial: u8,
@@ -177,14 +176,25 @@ impl Sender {
     }
 }
 
+/// Where a track comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Its publisher's transport.
+    Line(TransportKey),
+    /// The shard its publisher is on.
+    Shard(ShardId),
+}
+
 /// A published track as control named it.
 #[derive(Debug)]
 pub(super) struct Publication {
-    pub(super) line: TransportKey,
+    pub(super) source: Source,
     pub(super) room: RoomKey,
     pub(super) track: TrackKey,
     pub(super) params: TrackParams,
     pub(super) streams: [Option<StreamKey>; MAX_SPATIAL],
+    /// How far its publisher's clock is from ours, where another shard tells it.
+    pub(super) clock: PublisherClock,
 }
 
 /// What a copy is sent as.

@@ -12,7 +12,7 @@ use crate::rtp::ntp::NtpTime;
 use crate::rtp::rtcp::{Compound, Packet, ReportBlock, SenderInfo, write};
 use crate::shard::Shard;
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::{Copy, Line, Pending, RoomKey};
+use crate::shard::parts::{Copy, Line, Pending, RoomKey, Source};
 use crate::transport::TransportKey;
 use crate::transport::route::Route;
 
@@ -87,6 +87,8 @@ impl Shard {
         {
             *clock = stream.rx.sender_clock();
         }
+        let (room, track) = (stream.room, stream.track);
+        self.tell_takers(room, track);
     }
 
     fn on_report_block(&mut self, now: Instant, key: TransportKey, block: &ReportBlock) {
@@ -277,12 +279,9 @@ impl Shard {
         for at in 0..count {
             let Some((_, sender)) = self.lines.get(key).and_then(|line| line.sent.get(at)).copied() else { continue };
             let Some(sender) = self.senders.get(sender) else { continue };
-            let publisher = self.publications.get(&sender.track).and_then(|publication| {
-                let encoding = usize::from(sender.tx.last_encoding()?);
-                let stream = self.streams.get(publication.streams.get(encoding).copied().flatten()?)?;
-                Some((&self.lines.get(publication.line)?.clock, stream.rx.sender_clock()?))
-            });
-            let publisher = publisher.as_ref().map(|(clock, stream)| (*clock, stream));
+            let publication = self.publications.get(&sender.track);
+            let publisher = publication.and_then(|it| self.publisher_clock(it, sender.tx.last_encoding()?));
+            let publisher = publisher.as_ref().map(|(clock, stream)| (clock, stream));
             let Some(info) = sender.tx.sender_report(now, &self.wall, publisher) else { continue };
             write::sender_report(&mut self.scratch, &info, &[]);
             write::source_description(&mut self.scratch, info.ssrc, &sender.cname);
@@ -309,9 +308,16 @@ impl Shard {
         for (track, spatial) in requests.drain(..) {
             let Some(track) = room.tracks.get(track).filter(|track| track.kind == MediaKind::Video) else { continue };
             let Some(publication) = self.publications.get(&track.id) else { continue };
+            let line = match publication.source {
+                Source::Line(line) => line,
+                Source::Shard(origin) => {
+                    Self::relay_keyframe_request(origin, track.id, spatial, out);
+                    continue;
+                }
+            };
             let stream = publication.streams.get(usize::from(spatial)).copied().flatten();
             let Some(stream) = stream.and_then(|stream| self.streams.get(stream)) else { continue };
-            let Some(line) = self.lines.get_mut(stream.line) else { continue };
+            let Some(line) = self.lines.get_mut(line) else { continue };
             self.scratch.clear();
             write::pli(&mut self.scratch, line.our_ssrc, stream.rx.ssrc());
             if send(line, &self.scratch, &mut self.stats.bytes_sent, out) {

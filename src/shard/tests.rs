@@ -17,6 +17,8 @@ use crate::transport::params::{
     CodecParams, Demand, DowntrackParams, EncodingParams, ExtensionIds, PayloadMap, TrackParams,
 };
 
+mod relay;
+
 const ROOM: RoomId = RoomId(1);
 const OPUS: PayloadType = PayloadType(111);
 const VP8: PayloadType = PayloadType(96);

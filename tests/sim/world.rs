@@ -1,4 +1,4 @@
-//! A world of one shard and some participants on bad networks, run by a virtual clock from one seed.
+//! A world of one room on one shard or several, and some participants on bad networks, run by a virtual clock from one seed.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use weir::base::{
-    DowntrackId, Instant, MediaKind, ParticipantId, PayloadType, Rng, RoomId, Ssrc, TrackId, TransportId,
+    DowntrackId, Instant, MediaKind, ParticipantId, PayloadType, Rng, RoomId, ShardId, Ssrc, TrackId, TransportId,
 };
 use weir::rtp::codec::Codec;
 use weir::rtp::packet::PacketView;
 use weir::shard::command::Command;
+use weir::shard::event::ShardStats;
 use weir::shard::outbox::Outbox;
 use weir::shard::{Shard, ShardConfig};
 use weir::transport::params::{
@@ -21,6 +22,7 @@ use weir::transport::route::Route;
 
 use crate::client::Client;
 use crate::media::{Encoder, Label, OPUS, VP8, VP8_RTX};
+use crate::net::Path;
 use crate::oracle::{Intake, Stream};
 
 const ROOM: RoomId = RoomId(1);
@@ -53,11 +55,16 @@ struct Published {
     muted: bool,
 }
 
+/// What was delivered of each downtrack: encoding and number there, and the number it went out with, in order.
+pub type Delivered = BTreeMap<u64, Vec<(u8, u64, u16)>>;
+
 pub struct World {
     pub now: Instant,
     rng: Rng,
-    shard: Shard,
-    out: Outbox,
+    shards: Vec<Shard>,
+    outs: Vec<Outbox>,
+    /// The shard of each participant.
+    seats: BTreeMap<u64, usize>,
     events: BinaryHeap<Reverse<(Instant, u64, What)>>,
     next_event: u64,
     clients: BTreeMap<u64, Client>,
@@ -69,6 +76,10 @@ pub struct World {
     next_id: u64,
     hash: DefaultHasher,
     calm: bool,
+    /// The network is perfect and asks no dice: what happens depends on nothing but what is sent.
+    steady: bool,
+    /// What was delivered of each downtrack, where it is to be compared: outgoing number, encoding and number.
+    pub delivered: Option<Delivered>,
 }
 
 fn route(n: u64) -> Route {
@@ -84,12 +95,14 @@ fn number(route: Route) -> u64 {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    /// With the room on `shards` shards.
+    pub fn new(seed: u64, shards: usize) -> Self {
         let mut world = Self {
             now: Instant::from_millis(1000),
             rng: Rng::new(seed),
-            shard: Shard::new(ShardConfig::default(), seed),
-            out: Outbox::new(),
+            shards: (0..shards as u64).map(|n| Shard::new(ShardConfig::default(), seed ^ (n << 32))).collect(),
+            outs: (0..shards).map(|_| Outbox::new()).collect(),
+            seats: BTreeMap::new(),
             events: BinaryHeap::new(),
             next_event: 0,
             clients: BTreeMap::new(),
@@ -100,8 +113,10 @@ impl World {
             next_id: 1,
             hash: DefaultHasher::new(),
             calm: false,
+            steady: false,
+            delivered: None,
         };
-        world.command(Command::AddRoom { room: ROOM });
+        world.tell_all(&Command::AddRoom { room: ROOM });
         world.at(world.now, What::Tick);
         world
     }
@@ -124,16 +139,46 @@ impl World {
         self.hash.finish()
     }
 
+    /// Some participants on a perfect network, who mute and resize at fixed times: what everybody got.
+    pub fn compare(mut self) -> Delivered {
+        self.steady = true;
+        self.calm = true;
+        self.delivered = Some(BTreeMap::new());
+        for _ in 0..5 {
+            self.join();
+        }
+        let publishers = self.tracks.keys().copied().collect::<Vec<_>>();
+        let subscriptions = self.subscriptions.keys().copied().collect::<Vec<_>>();
+        for step in 0..20 {
+            self.run_until(self.now + Duration::from_millis(1_500));
+            match step % 4 {
+                0 => self.mute(publishers[step % publishers.len()]),
+                1 => self.mute(publishers[(step - 1) % publishers.len()]),
+                _ => self.demand(subscriptions[(step * 7) % subscriptions.len()]),
+            }
+        }
+        self.run_until(self.now + Duration::from_secs(3));
+        self.delivered.take().unwrap_or_default()
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        self.shards.iter().filter_map(Shard::next_timeout).min()
+    }
+
     fn run_until(&mut self, end: Instant) {
         loop {
             let event = self.events.peek().map(|Reverse((at, ..))| *at);
-            let timer = self.shard.next_timeout();
+            let timer = self.next_timer();
             let Some(at) = event.into_iter().chain(timer).min().filter(|at| *at <= end) else { break };
             self.now = at.max(self.now);
             if timer.is_some_and(|timer| timer <= self.now) {
-                self.shard.handle_timeout(self.now, &mut self.out);
-                let next = self.shard.next_timeout();
-                assert!(next.is_none_or(|next| next > self.now), "a timer that does not move on");
+                for (shard, out) in self.shards.iter_mut().zip(&mut self.outs) {
+                    if shard.next_timeout().is_some_and(|at| at <= self.now) {
+                        shard.handle_timeout(self.now, out);
+                        let next = shard.next_timeout();
+                        assert!(next.is_none_or(|next| next > self.now), "a timer that does not move on");
+                    }
+                }
             } else if let Some(Reverse((_, _, what))) = self.events.pop() {
                 self.happen(what);
             }
@@ -156,7 +201,10 @@ impl World {
             }
             What::ToShard(from, mut bytes) => {
                 self.take_note(from, &bytes);
-                self.shard.handle_datagram(self.now, route(from), &mut bytes, &mut self.out);
+                if let Some(seat) = self.seats.get(&from) {
+                    let (shard, out) = (&mut self.shards[*seat], &mut self.outs[*seat]);
+                    shard.handle_datagram(self.now, route(from), &mut bytes, out);
+                }
             }
             What::ToClient(to, bytes) => self.deliver(to, &bytes),
         }
@@ -203,7 +251,7 @@ impl World {
     fn send(&mut self, from: u64, packets: Vec<Vec<u8>>) {
         for bytes in packets {
             let Some(client) = self.clients.get_mut(&from) else { return };
-            let arrivals: Vec<Instant> = client.up.arrivals(self.now, &mut self.rng).collect();
+            let arrivals = arrivals(&mut client.up, self.steady, self.now, &mut self.rng);
             for at in arrivals {
                 self.at(at, What::ToShard(from, bytes.clone()));
             }
@@ -215,31 +263,72 @@ impl World {
         self.events.push(Reverse((at, self.next_event, what)));
     }
 
-    fn command(&mut self, command: Command) {
-        self.shard.handle_command(self.now, command, &mut self.out);
+    /// A command for the shard of a participant.
+    fn tell(&mut self, participant: u64, command: Command) {
+        if let Some(seat) = self.seats.get(&participant) {
+            self.shards[*seat].handle_command(self.now, command, &mut self.outs[*seat]);
+        }
     }
 
-    /// End a turn of the media thread: judge all it sends, then let the network have it.
+    /// A command for all shards.
+    fn tell_all(&mut self, command: &Command) {
+        for (shard, out) in self.shards.iter_mut().zip(&mut self.outs) {
+            shard.handle_command(self.now, command.clone(), out);
+        }
+    }
+
+    /// End a turn of the media threads, and those that follow from it: judge all they send, then let the network have it.
     fn turn(&mut self) {
-        self.shard.flush(self.now, &mut self.out);
-        let mut out = std::mem::take(&mut self.out);
+        loop {
+            for seat in 0..self.shards.len() {
+                self.end_turn(seat);
+            }
+            if !self.cross() {
+                break;
+            }
+        }
+        self.assert_conserved();
+    }
+
+    /// What shards have for each other. False: nothing.
+    fn cross(&mut self) -> bool {
+        let mut any = false;
+        for from in 0..self.shards.len() {
+            let mut batches = Vec::new();
+            for (to, batch) in self.outs[from].crossings.full() {
+                batches.push((to, std::mem::take(batch)));
+            }
+            any |= !batches.is_empty();
+            for (to, batch) in batches {
+                let to = usize::from(to.0);
+                assert_ne!(to, from, "a shard sends to itself");
+                let from = ShardId(from as u16);
+                self.shards[to].handle_relayed(self.now, from, &batch, &mut self.outs[to]);
+            }
+        }
+        any
+    }
+
+    fn end_turn(&mut self, seat: usize) {
+        let mut out = std::mem::take(&mut self.outs[seat]);
+        self.shards[seat].flush(self.now, &mut out);
         for (to, bytes) in out.datagrams() {
             let to = number(to);
             (self.now.as_nanos(), to, bytes).hash(&mut self.hash);
             assert!(self.clients.contains_key(&to), "sends to {to}, which has left");
+            assert_eq!(self.seats.get(&to), Some(&seat), "sent by a shard it is not on");
             if !(192..=223).contains(&bytes[1]) {
                 self.judge(to, bytes);
             }
             let Some(client) = self.clients.get_mut(&to) else { continue };
-            let arrivals: Vec<Instant> = client.down.arrivals(self.now, &mut self.rng).collect();
+            let arrivals = arrivals(&mut client.down, self.steady, self.now, &mut self.rng);
             for at in arrivals {
                 self.at(at, What::ToClient(to, bytes.to_vec()));
             }
         }
         format!("{:?}", out.events).hash(&mut self.hash);
         out.clear();
-        self.out = out;
-        self.assert_conserved();
+        self.outs[seat] = out;
     }
 
     fn judge(&mut self, to: u64, bytes: &[u8]) {
@@ -261,17 +350,29 @@ impl World {
         let intake = self.intake.get(&(label.track, label.encoding)).expect("forwards what never came");
         let label = subscription.stream.on_packet(&view, track.video, intake);
         subscription.last = Some((label.encoding, self.now));
+        if let Some(delivered) = &mut self.delivered {
+            delivered.entry(*id).or_default().push((label.encoding, label.seq, view.sequence()));
+        }
     }
 
     fn assert_conserved(&self) {
-        let stats = self.shard.stats();
-        let accounted = stats.rtp_forwarded + stats.copies_dropped.total() + stats.copies_pending;
-        assert_eq!(stats.rtp_offered, accounted, "copies vanish: {stats:?}");
-        assert_eq!(stats.copies_dropped.of(weir::base::DropReason::Bug), 0, "{stats:?}");
-        assert_eq!(stats.dropped.of(weir::base::DropReason::Bug), 0, "{stats:?}");
-        assert_eq!(stats.participants as usize, self.clients.len());
-        assert_eq!(stats.tracks as usize, self.tracks.len());
-        assert_eq!(stats.downtracks as usize, self.subscriptions.len());
+        let bug = weir::base::DropReason::Bug;
+        for shard in &self.shards {
+            let stats = shard.stats();
+            let accounted = stats.rtp_forwarded + stats.copies_dropped.total() + stats.copies_pending;
+            assert_eq!(stats.rtp_offered, accounted, "copies vanish: {stats:?}");
+            assert_eq!(stats.copies_dropped.of(bug), 0, "{stats:?}");
+            assert_eq!(stats.dropped.of(bug), 0, "{stats:?}");
+            assert_eq!(stats.relayed_dropped.total(), 0, "{stats:?}");
+            let others = self.shards.len() as u64 - 1;
+            assert!(stats.relayed_sent <= stats.rtp_received * others, "a packet crosses once: {stats:?}");
+        }
+        let sum = |of: fn(&ShardStats) -> u64| self.shards.iter().map(|shard| of(shard.stats())).sum::<u64>();
+        assert_eq!(sum(|s| s.relayed_sent), sum(|s| s.relayed_received));
+        assert_eq!(sum(|s| s.participants.into()) as usize, self.clients.len());
+        assert_eq!(sum(|s| s.tracks.into()) as usize, self.tracks.len());
+        assert_eq!(sum(|s| s.mirrored_tracks.into()) as usize, self.tracks.len() * (self.shards.len() - 1));
+        assert_eq!(sum(|s| s.downtracks.into()) as usize, self.subscriptions.len());
     }
 
     fn operate(&mut self) {
@@ -307,8 +408,11 @@ impl World {
         let id = self.id();
         let client = Client::new(&mut self.rng);
         self.clients.insert(id, client);
-        self.command(Command::AddParticipant { room: ROOM, participant: ParticipantId(id) });
-        self.shard.add_plain_transport(self.now, ParticipantId(id), TransportId(id), route(id), &mut self.out);
+        let seat = id as usize % self.shards.len();
+        self.seats.insert(id, seat);
+        self.tell(id, Command::AddParticipant { room: ROOM, participant: ParticipantId(id) });
+        let (shard, out) = (&mut self.shards[seat], &mut self.outs[seat]);
+        shard.add_plain_transport(self.now, ParticipantId(id), TransportId(id), route(id), out);
         for track in self.tracks.keys().copied().collect::<Vec<_>>() {
             self.subscribe(id, track);
         }
@@ -320,7 +424,12 @@ impl World {
 
     fn leave(&mut self, id: u64) {
         self.clients.remove(&id);
-        self.command(Command::RemoveParticipant { participant: ParticipantId(id) });
+        self.tell(id, Command::RemoveParticipant { participant: ParticipantId(id) });
+        let gone = self.tracks.iter().filter(|(_, track)| track.publisher == id).map(|(track, _)| *track);
+        for track in gone.collect::<Vec<_>>() {
+            self.tell_all(&Command::Unpublish { track: TrackId(track) });
+        }
+        self.seats.remove(&id);
         self.tracks.retain(|_, track| track.publisher != id);
         let tracks = &self.tracks;
         self.subscriptions.retain(|_, s| s.subscriber != id && tracks.contains_key(&s.track));
@@ -328,7 +437,8 @@ impl World {
 
     fn publish(&mut self, id: u64, video: bool) {
         let track = self.id();
-        let encodings = if video { 1 + self.rng.below(3) as u8 } else { 1 };
+        // Of several encodings, one nobody there wants may bridge the time to a key frame on one shard only.
+        let encodings = if video && !self.steady { 1 + self.rng.below(3) as u8 } else { 1 };
         let codec = if video {
             CodecParams {
                 payload_type: PayloadType(VP8),
@@ -358,7 +468,12 @@ impl World {
             self.intake.insert((track as u32, e), Intake { lossless: true, ..Intake::default() });
         }
         self.tracks.insert(track, Published { publisher: id, video, muted: false });
-        self.command(Command::Publish { transport: TransportId(id), track: TrackId(track), params });
+        let origin = ShardId(self.seats[&id] as u16);
+        let mirror = Command::Mirror { room: ROOM, track: TrackId(track), origin, params: params.clone() };
+        self.tell(id, Command::Publish { transport: TransportId(id), track: TrackId(track), params });
+        for seat in (0..self.shards.len()).filter(|seat| *seat != usize::from(origin.0)) {
+            self.shards[seat].handle_command(self.now, mirror.clone(), &mut self.outs[seat]);
+        }
         for subscriber in self.clients.keys().copied().collect::<Vec<_>>() {
             self.subscribe(subscriber, track);
         }
@@ -370,7 +485,7 @@ impl World {
             client.encoders.retain(|encoder| u64::from(encoder.track) != track);
         }
         self.subscriptions.retain(|_, s| s.track != track);
-        self.command(Command::Unpublish { track: TrackId(track) });
+        self.tell_all(&Command::Unpublish { track: TrackId(track) });
     }
 
     fn subscribe(&mut self, subscriber: u64, track: u64) {
@@ -398,19 +513,19 @@ impl World {
         let stream = Stream::default();
         self.subscriptions.insert(id, Subscription { track, subscriber, ssrc, demand, stream, last: None });
         let (transport, track, downtrack) = (TransportId(subscriber), TrackId(track), DowntrackId(id));
-        self.command(Command::Subscribe { transport, track, downtrack, params });
+        self.tell(subscriber, Command::Subscribe { transport, track, downtrack, params });
     }
 
     fn unsubscribe(&mut self, id: u64) {
-        self.subscriptions.remove(&id);
-        self.command(Command::Unsubscribe { downtrack: DowntrackId(id) });
+        let Some(subscription) = self.subscriptions.remove(&id) else { return };
+        self.tell(subscription.subscriber, Command::Unsubscribe { downtrack: DowntrackId(id) });
     }
 
     fn mute(&mut self, track: u64) {
         let Some(published) = self.tracks.get_mut(&track) else { return };
         published.muted = !published.muted;
         let muted = published.muted;
-        self.command(Command::SetMuted { track: TrackId(track), muted });
+        self.tell_all(&Command::SetMuted { track: TrackId(track), muted });
     }
 
     fn demand(&mut self, id: u64) {
@@ -420,10 +535,10 @@ impl World {
             max_temporal: [0, 1, 2, 255, 255][self.rng.below(5) as usize],
             priority: 1,
         };
-        if let Some(subscription) = self.subscriptions.get_mut(&id) {
-            subscription.demand = demand;
-        }
-        self.command(Command::SetDemand { downtrack: DowntrackId(id), demand });
+        let Some(subscription) = self.subscriptions.get_mut(&id) else { return };
+        subscription.demand = demand;
+        let subscriber = subscription.subscriber;
+        self.tell(subscriber, Command::SetDemand { downtrack: DowntrackId(id), demand });
     }
 
     /// The publisher stops an encoding or starts it again, as dynacast makes it.
@@ -447,13 +562,13 @@ impl World {
     fn cap(&mut self, id: u64) {
         let kbps = 20 + self.rng.below(400);
         let cap = (self.rng.below(3) > 0).then(|| weir::base::Bitrate::from_kbps(kbps));
-        self.command(Command::CapBitrate { transport: TransportId(id), cap });
+        self.tell(id, Command::CapBitrate { transport: TransportId(id), cap });
     }
 
     /// After some seconds of quiet on perfect networks: what is wanted, flows.
     fn assert_everybody_served(&mut self) {
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.command(Command::CapBitrate { transport: TransportId(id), cap: None });
+            self.tell(id, Command::CapBitrate { transport: TransportId(id), cap: None });
         }
         self.run_until(self.now + Duration::from_secs(5));
         for subscription in self.subscriptions.values() {
@@ -474,9 +589,14 @@ impl World {
             let silence = self.now.since(at);
             assert!(silence < Duration::from_millis(900), "silent for {silence:?}: {:?}", subscription.demand);
         }
-        let state = self.shard.state(self.now);
-        assert_eq!(state.rooms[0].participants.len(), self.clients.len());
+        let there = |shard: &Shard| shard.state(self.now).rooms[0].participants.len();
+        assert_eq!(self.shards.iter().map(there).sum::<usize>(), self.clients.len());
     }
+}
+
+/// When a packet sent now arrives.
+fn arrivals(path: &mut Path, steady: bool, now: Instant, rng: &mut Rng) -> Vec<Instant> {
+    if steady { vec![now + Duration::from_millis(5)] } else { path.arrivals(now, rng).collect() }
 }
 
 fn peek(video: bool, view: &PacketView<'_>) -> Label {

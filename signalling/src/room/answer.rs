@@ -183,7 +183,7 @@ impl Room {
         }
         let Some(before) = before else { return true };
         if before.ufrag != remote.ufrag {
-            let local = self.ids.credentials();
+            let local = self.ids.credentials(&participant.place.ufrag_prefix);
             leg.local.credentials = local.clone();
             cx.media(MediaCommand::RestartIce { transport, local, remote: Some(remote) });
             return true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use livekit_protocol as proto;
 
-use crate::media::{MediaCommand, MediaEvent};
+use crate::media::{MediaCommand, MediaEvent, ParticipantId};
 use crate::token::CallClaim;
 
 /// The time, twice: monotonic for timers, wall clock for what clients are told.
@@ -53,6 +53,11 @@ pub enum Input {
     Media(MediaEvent),
     /// The media thread died: everybody has to come back with a new transport.
     MediaLost,
+    /// One of several media threads of the room died: these have to come back with a new transport.
+    MediaLostOf {
+        /// Those whose transports were on it.
+        participants: Vec<ParticipantId>,
+    },
     /// The server API or Matrix asks.
     Admin {
         /// Where the answer goes.
@@ -337,6 +342,15 @@ pub enum AdminError {
     TimedOut(&'static str),
 }
 
+/// A media thread, as the descriptions of those on it name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MediaPlace {
+    /// Prefix of every ufrag: names the thread (base 36), one to three characters.
+    pub ufrag_prefix: String,
+    /// ICE candidate lines (`candidate:…`) of the thread.
+    pub candidates: Vec<String>,
+}
+
 /// What a room is made with.
 #[derive(Clone, Debug)]
 pub struct RoomParams {
@@ -347,9 +361,10 @@ pub struct RoomParams {
     pub first_id: u64,
     /// Seed of this room's randomness, from the operating system. Credentials come from it.
     pub seed: [u8; 32],
-    /// Prefix of every ufrag: names the media thread (base 36), one to three characters.
+    /// Prefix of every ufrag: names the media thread (base 36), one to three characters. For those who come before
+    /// [`super::Room::set_place`] says otherwise.
     pub ufrag_prefix: String,
-    /// ICE candidate lines (`candidate:…`) of the media thread.
+    /// ICE candidate lines (`candidate:…`) of that media thread.
     pub candidates: Vec<String>,
     /// SHA-256 of the node's certificate.
     pub fingerprint: [u8; 32],

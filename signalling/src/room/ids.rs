@@ -18,13 +18,12 @@ const ICE_LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 pub(super) struct Ids {
     next: u64,
     rng: StdRng,
-    ufrag_prefix: String,
     ssrcs: BTreeSet<u32>,
 }
 
 impl Ids {
-    pub(super) fn new(first: u64, seed: [u8; 32], ufrag_prefix: String) -> Self {
-        Self { next: first, rng: StdRng::from_seed(seed), ufrag_prefix, ssrcs: BTreeSet::new() }
+    pub(super) fn new(first: u64, seed: [u8; 32]) -> Self {
+        Self { next: first, rng: StdRng::from_seed(seed), ssrcs: BTreeSet::new() }
     }
 
     fn count(&mut self) -> u64 {
@@ -75,9 +74,10 @@ impl Ids {
     }
 
     /// At least 24 random bits of fragment and 128 of password (RFC 8445, 5.3), with a wide margin.
-    pub(super) fn credentials(&mut self) -> IceCredentials {
+    /// `prefix` names the media thread.
+    pub(super) fn credentials(&mut self, prefix: &str) -> IceCredentials {
         let random = self.letters(ICE_LETTERS, 12);
-        let ufrag = format!("{}{random}", self.ufrag_prefix);
+        let ufrag = format!("{prefix}{random}");
         IceCredentials { ufrag, pwd: self.letters(ICE_LETTERS, 32) }
     }
 

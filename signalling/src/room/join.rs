@@ -134,6 +134,7 @@ impl Room {
         Participant {
             id,
             sid: self.ids.sid("PA", ""),
+            place: self.place.clone(),
             grants,
             client: request.client,
             generation: request.generation,
@@ -182,9 +183,9 @@ impl Room {
         let local = LocalTransport {
             session_id: self.ids.session_id(),
             session_version: 0,
-            credentials: self.ids.credentials(),
+            credentials: self.ids.credentials(&self.place.ufrag_prefix),
             fingerprint: self.params.fingerprint,
-            candidates: self.params.candidates.clone(),
+            candidates: self.place.candidates.clone(),
             max_message_size: u32::try_from(self.config.limits.data_packet).unwrap_or(u32::MAX),
             bandwidth: self.config.bandwidth,
         };

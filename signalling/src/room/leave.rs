@@ -223,20 +223,24 @@ impl Room {
     pub(super) fn handle_media_lost(&mut self, cx: &mut Cx<'_>) {
         self.name_company(cx);
         let everybody: Vec<_> = self.participants.keys().copied().collect();
-        for id in &everybody {
+        self.lose(cx, everybody);
+    }
+
+    /// The media of these is gone.
+    pub(super) fn lose(&mut self, cx: &mut Cx<'_>, who: Vec<ParticipantId>) {
+        for id in &who {
             self.move_on(cx, *id, Reason::MediaFailure);
         }
-        // Silently: everybody has just been told to come back, and will see who is there then.
-        for id in everybody {
-            if let Some(participant) = self.participants.get_mut(&id)
+        // Silently towards them: they have just been told to come back, and will see who is there then.
+        for id in &who {
+            if let Some(participant) = self.participants.get_mut(id)
                 && let Some(connection) = participant.connection.take()
             {
                 self.connections.remove(&connection);
                 cx.close(connection);
             }
         }
-        let gone: Vec<_> = self.participants.keys().copied().collect();
-        for id in gone {
+        for id in who {
             self.remove(cx, id, Reason::MediaFailure);
         }
     }

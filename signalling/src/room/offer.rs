@@ -58,7 +58,7 @@ impl Room {
     pub(super) fn restart_subscriber(&mut self, cx: &mut Cx<'_>, id: ParticipantId) {
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let Some(subscriber) = &mut participant.subscriber else { return };
-        let local = self.ids.credentials();
+        let local = self.ids.credentials(&participant.place.ufrag_prefix);
         subscriber.leg.local.credentials = local.clone();
         subscriber.outstanding = None;
         subscriber.trickled = false;

@@ -1,12 +1,13 @@
 //! What the room knows of one participant, and how it is shown to others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_protocol as proto;
 use proto::participant_info::State;
 
-use super::api::{ConnectionId, Generation, Grants};
+use super::api::{ConnectionId, Generation, Grants, MediaPlace};
 use super::bucket::Bucket;
 use super::comeback::Comeback;
 use super::data::Inbox;
@@ -18,6 +19,8 @@ use crate::media::{DowntrackId, MediaKind, ParticipantId, TrackId};
 pub(super) struct Participant {
     pub(super) id: ParticipantId,
     pub(super) sid: String,
+    /// Where its media is.
+    pub(super) place: Arc<MediaPlace>,
     pub(super) grants: Grants,
     pub(super) client: proto::ClientInfo,
     pub(super) generation: Generation,

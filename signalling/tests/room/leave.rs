@@ -1,5 +1,6 @@
 //! Going, and being told to come back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_protocol as proto;
@@ -7,7 +8,7 @@ use proto::DisconnectReason as Reason;
 use proto::signal_request::Message as Ask;
 use proto::signal_response::Message;
 use signalling::media::{MediaCommand, MediaEvent};
-use signalling::room::api::{AdminRequest, Input, Notice, Refusal};
+use signalling::room::api::{AdminRequest, Input, MediaPlace, Notice, Refusal};
 
 use crate::world::{Client, World};
 
@@ -156,6 +157,22 @@ fn a_dead_media_thread_sends_everybody_round_again() {
     let again = world.join_active("alice");
     assert_ne!(again.sid, alice.sid);
     assert!(!world.ended);
+}
+
+#[test]
+fn one_dead_media_thread_of_several_sends_round_those_who_were_on_it() {
+    let mut world = World::new();
+    let alice = world.join_active("alice");
+    let place = MediaPlace { ufrag_prefix: "0z".into(), candidates: vec!["candidate:other".into()] };
+    world.room.set_place(Arc::new(place));
+    let bob = world.join_active("bob");
+    let participants = vec![world.room.participant("bob").unwrap()];
+    world.input(Input::MediaLostOf { participants });
+    assert_eq!(leave_of(&mut world, &bob).map(|leave| leave.1), Some(RECONNECT));
+    assert_eq!(leave_of(&mut world, &alice), None);
+    assert!(world.room.has_participant("alice") && !world.room.has_participant("bob"));
+    let again = world.join_active("bob");
+    assert_ne!(again.sid, bob.sid);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Media {
     datagrams_dropped: IntCounterVec,
     copies_dropped: IntCounterVec,
     nacks_refused: IntCounterVec,
+    relayed: IntCounterVec,
+    relays_dropped: IntCounterVec,
     bytes: IntCounterVec,
     nacks: IntCounterVec,
     rtx: IntCounterVec,
@@ -74,6 +76,14 @@ impl Media {
             )?,
             copies_dropped: by_reason("weir_shard_packets_dropped_total", "Copies that were not sent.")?,
             nacks_refused: by_reason("weir_shard_nacks_refused_total", "Retransmissions that were not sent.")?,
+            relayed: by_direction(
+                "weir_shard_relayed_packets_total",
+                "Packets of rooms on several media threads that crossed to another thread.",
+            )?,
+            relays_dropped: by_reason(
+                "weir_shard_relays_dropped_total",
+                "Packets that were to cross to another media thread and did not.",
+            )?,
             bytes: by_direction("weir_shard_bytes_total", "Bytes at the UDP level.")?,
             nacks: by_direction("weir_shard_nacks_total", "Packets asked for again.")?,
             rtx: by_direction("weir_shard_retransmissions_total", "Packets sent again.")?,
@@ -152,6 +162,8 @@ impl Media {
         reasons(&self.datagrams_dropped, &new.dropped, &old.dropped);
         reasons(&self.copies_dropped, &new.copies_dropped, &old.copies_dropped);
         reasons(&self.nacks_refused, &new.nacks_refused, &old.nacks_refused);
+        both(&self.relayed, (new.relayed_received, old.relayed_received), (new.relayed_sent, old.relayed_sent));
+        reasons(&self.relays_dropped, &new.relayed_dropped, &old.relayed_dropped);
         both(&self.bytes, (new.bytes_received, old.bytes_received), (new.bytes_sent, old.bytes_sent));
         both(&self.nacks, (new.nacks_received, old.nacks_received), (new.nacks_sent, old.nacks_sent));
         both(&self.rtx, (new.rtx_received, old.rtx_received), (new.rtx_sent, old.rtx_sent));

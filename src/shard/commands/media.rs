@@ -4,13 +4,14 @@
 
 use crate::base::{DowntrackId, Instant, MediaKind, Ssrc, TrackId, TransportId};
 use crate::room::downtrack::NewDowntrack;
-use crate::room::{DowntrackKey, MAX_SPATIAL, SenderKey};
+use crate::room::{DowntrackKey, MAX_SPATIAL, SenderKey, TrackKey};
 use crate::shard::Shard;
 use crate::shard::bandwidth::Bandwidth;
 use crate::shard::outbox::Outbox;
-use crate::shard::parts::{Publication, RoomKey, Sender};
+use crate::shard::parts::{Publication, RoomKey, Sender, Source};
 use crate::shard::timers::Owner;
 use crate::transport::params::{DowntrackParams, ExtensionIds, TrackParams};
+use crate::transport::rx::PublisherClock;
 use crate::transport::tx::{self, TxStream};
 
 impl Shard {
@@ -30,7 +31,7 @@ impl Shard {
         let room_key = line.room;
         let Some((room, _)) = self.rooms.get_mut(room_key) else { return };
         let key = if let Some(publication) = self.publications.get_mut(&id) {
-            if publication.line != line_key {
+            if publication.source != Source::Line(line_key) {
                 return;
             }
             publication.params = params.clone();
@@ -42,14 +43,26 @@ impl Shard {
             }
             let key = room.add_track(id, line.participant, params.kind);
             let streams = [None; MAX_SPATIAL];
-            let publication =
-                Publication { line: line_key, room: room_key, track: key, params: params.clone(), streams };
+            let publication = Publication {
+                source: Source::Line(line_key),
+                room: room_key,
+                track: key,
+                params: params.clone(),
+                streams,
+                clock: PublisherClock::new(),
+            };
             self.publications.insert(id, publication);
             line.publications.push(id);
             key
         };
         merge(&mut line.extensions, &params.extensions);
-        if let Some(track) = room.tracks.get_mut(key) {
+        self.renegotiated(room_key, key, id, &params);
+        self.with_room(now, room_key, out, |now, room| room.set_muted(now, key, params.muted));
+    }
+
+    /// What was negotiated with a publisher goes to its track and to what arrives of it.
+    pub(in crate::shard) fn renegotiated(&mut self, room: RoomKey, key: TrackKey, id: TrackId, params: &TrackParams) {
+        if let Some(track) = self.rooms.get_mut(room).and_then(|(room, _)| room.tracks.get_mut(key)) {
             track.screen_share = params.screen_share;
             track.encodings = params.encodings.len();
             track.clock_rate = params.codecs.first().map_or(90_000, |codec| codec.clock_rate);
@@ -61,7 +74,6 @@ impl Shard {
                 stream.extensions = params.extensions;
             }
         }
-        self.with_room(now, room_key, out, |now, room| room.set_muted(now, key, params.muted));
     }
 
     pub(in crate::shard) fn unpublish(&mut self, now: Instant, id: TrackId, out: &mut Outbox) {
@@ -81,8 +93,13 @@ impl Shard {
         }
         let Some(publication) = self.publications.remove(&id) else { return };
         self.unbind_streams(&publication);
-        if let Some(line) = self.lines.get_mut(publication.line) {
-            line.publications.retain(|track| *track != id);
+        match publication.source {
+            Source::Line(line) => {
+                if let Some(line) = self.lines.get_mut(line) {
+                    line.publications.retain(|track| *track != id);
+                }
+            }
+            Source::Shard(_) => self.stats.mirrored_tracks -= 1,
         }
         self.with_room(now, room_key, out, |_, room| room.remove_track(key));
     }
