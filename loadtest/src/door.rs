@@ -3,8 +3,10 @@
 
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::client::Keyholder;
+use crate::peers::Peers;
 use crate::token;
 
 /// Something that takes time.
@@ -20,6 +22,11 @@ pub trait Door: Debug + Send + Sync {
 
     /// People may look and listen, so pictures and sound are real.
     fn has_people(&self) -> bool;
+
+    /// The server, where it does not speak LiveKit's protocol.
+    fn peers(&self) -> Option<&Arc<Peers>> {
+        None
+    }
 
     /// Everybody has left.
     fn close(&self) -> Soon<'_, ()>;
@@ -62,6 +69,8 @@ pub struct Keyed {
     pub room: String,
     /// There is but one.
     pub only_room: bool,
+    /// The server, where it does not speak LiveKit's protocol: then key and secret mean nothing.
+    pub peers: Option<Arc<Peers>>,
 }
 
 impl Door for Keyed {
@@ -81,6 +90,10 @@ impl Door for Keyed {
 
     fn has_people(&self) -> bool {
         false
+    }
+
+    fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
     }
 
     fn close(&self) -> Soon<'_, ()> {

@@ -1,25 +1,28 @@
 //! `weir-loadtest floor`: what sending costs at the least. The packets of a shape are sealed with AES-128-GCM and sent
 //! in the same bursts to as many receivers, one GSO call for each burst and receiver; nothing is received. A second
-//! process, pinned elsewhere, drains the receivers.
+//! process, pinned elsewhere, drains the receivers: it opens each packet, as participants do, and takes the time it was
+//! under way. That is the latency of the path without a server.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use clap::Args;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::light::shape::{Shape, Stream};
+use crate::light::engine::header_length;
+use crate::light::shape::{Shape, Stream, stamp};
 use crate::peer::now as clock;
-use crate::stats::{cpu_us, nanos};
+use crate::report::Percentiles;
+use crate::stats::{Histogram, cpu_us};
 
 /// What to do.
 #[derive(Clone, Debug, Args)]
@@ -47,6 +50,40 @@ pub struct Floor {
     pub received: u64,
     /// Processor time of the sender per packet, in microseconds.
     pub cpu_us_per_packet: f64,
+    /// From sending a burst to receiving its packets: the path of participants, without a server on it.
+    pub latency_ms: Percentiles,
+    /// How busy the receivers' processor was.
+    pub receivers_cpu_percent: f64,
+}
+
+/// What the receiving end prints at its end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Drained {
+    received: u64,
+    unauthentic: u64,
+    latency_ms: Percentiles,
+    cpu_us: u64,
+}
+
+/// Nanoseconds that mean the same in both processes.
+#[expect(clippy::disallowed_methods, reason = "two processes have no other clock in common here")]
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The key of a receiver.
+fn key(receiver: usize) -> anyhow::Result<LessSafeKey> {
+    Ok(LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[u8::try_from(receiver % 251).unwrap_or(0); 16])?))
+}
+
+/// Not safe for anything but measuring: it repeats with the sequence number.
+fn nonce(packet: &[u8]) -> Nonce {
+    let mut nonce = [0; 12];
+    if let (Some(end), Some(sequence)) = (nonce.last_chunk_mut::<2>(), packet.get(2..4)) {
+        end.copy_from_slice(sequence);
+    }
+    Nonce::assume_unique_for_key(nonce)
 }
 
 /// Send and measure.
@@ -80,15 +117,21 @@ pub fn run(args: &FloorArgs) -> anyhow::Result<Floor> {
     line.clear();
     says.read_line(&mut line)?;
     child.wait()?;
-    Ok(Floor { sent, received: line.trim().parse()?, cpu_us_per_packet: spent as f64 / sent.max(1) as f64 })
+    let drained: Drained = serde_json::from_str(&line)?;
+    ensure!(drained.unauthentic == 0, "{} packets did not open", drained.unauthentic);
+    Ok(Floor {
+        sent,
+        received: drained.received,
+        cpu_us_per_packet: spent as f64 / sent.max(1) as f64,
+        latency_ms: drained.latency_ms,
+        receivers_cpu_percent: drained.cpu_us as f64 / (args.duration.max(1) as f64 * 1e4),
+    })
 }
 
 fn send(args: &FloorArgs, receivers: &[SocketAddr]) -> anyhow::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-    let keys: Vec<LessSafeKey> = (0..receivers.len())
-        .map(|n| UnboundKey::new(&AES_128_GCM, &[u8::try_from(n % 251).unwrap_or(0); 16]).map(LessSafeKey::new))
-        .collect::<Result<_, _>>()?;
+    let keys: Vec<LessSafeKey> = (0..receivers.len()).map(key).collect::<anyhow::Result<_>>()?;
     let mut stream = Stream::new(args.shape, 1);
     let every = Duration::from_secs(1) / args.shape.bursts_per_second();
     let bursts = args.duration * u64::from(args.shape.bursts_per_second());
@@ -99,22 +142,19 @@ fn send(args: &FloorArgs, receivers: &[SocketAddr]) -> anyhow::Result<u64> {
         }
         due += every;
         plain.clear();
-        let at = nanos();
+        let at = wall();
         (0..args.shape.burst()).for_each(|n| stream.packet(n, burst == 0, at, 0, &mut plain));
         let size = plain.len() / args.shape.burst();
         let header = size - args.shape.payload();
         for (to, key) in receivers.iter().zip(&keys) {
             arena.clear();
-            for (packet, number) in plain.chunks(size).zip(0u64..) {
+            for packet in plain.chunks(size) {
                 let start = arena.len();
                 arena.extend_from_slice(packet);
-                let mut nonce = [0; 12];
-                nonce[4..].copy_from_slice(&(burst * 8 + number).to_be_bytes());
                 let Some((head, body)) = arena.get_mut(start..).and_then(|p| p.split_at_mut_checked(header)) else {
                     continue;
                 };
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&*head), body)?;
+                let tag = key.seal_in_place_separate_tag(nonce(packet), Aad::from(&*head), body)?;
                 arena.extend_from_slice(tag.as_ref());
             }
             let segment = size + 16;
@@ -127,8 +167,7 @@ fn send(args: &FloorArgs, receivers: &[SocketAddr]) -> anyhow::Result<u64> {
     Ok(sent)
 }
 
-/// Receive and count on `receivers` sockets until the standard input ends: print the ports, then the number of
-/// datagrams.
+/// Receive, open and time on `receivers` sockets until the standard input ends: print the ports, then what came.
 pub fn drain(receivers: usize) -> anyhow::Result<()> {
     let mut poll = Poll::new()?;
     let sockets: Vec<UdpSocket> =
@@ -148,16 +187,28 @@ pub fn drain(receivers: usize) -> anyhow::Result<()> {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         let _ = by_input.wake();
     });
-    let (mut events, mut buffer, mut received) = (Events::with_capacity(1_024), vec![0; 65_536], 0u64);
+    let keys: Vec<LessSafeKey> = (0..receivers).map(key).collect::<anyhow::Result<_>>()?;
+    let (mut events, mut buffer) = (Events::with_capacity(1_024), vec![0; 65_536]);
+    let (mut received, mut unauthentic, mut latency) = (0, 0, Histogram::default());
     loop {
         poll.poll(&mut events, None)?;
         for event in &events {
-            let Some(socket) = sockets.get(event.token().0) else {
-                println!("{received}");
+            let Some((socket, key)) = sockets.get(event.token().0).zip(keys.get(event.token().0)) else {
+                let cpu_us = cpu_us("self").context("no /proc")?;
+                let drained = Drained { received, unauthentic, latency_ms: Percentiles::of(&latency), cpu_us };
+                println!("{}", serde_json::to_string(&drained)?);
                 return Ok(());
             };
-            while socket.recv(&mut buffer).is_ok() {
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let at = wall();
                 received += 1;
+                let packet = buffer.get_mut(..length).unwrap_or_default();
+                let nonce = nonce(packet);
+                let Some((head, body)) = packet.split_at_mut_checked(header_length(packet)) else { continue };
+                match key.open_in_place(nonce, Aad::from(&*head), body).map(|plain| stamp(plain)) {
+                    Ok(Some((_, sent))) => latency.add(at.saturating_sub(sent)),
+                    _ => unauthentic += 1,
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ pub mod light;
 pub mod matrix;
 pub mod net;
 pub mod peer;
+pub mod peers;
 pub mod receive;
 pub mod report;
 pub mod scenario;

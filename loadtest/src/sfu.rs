@@ -20,6 +20,7 @@ use crate::door::{Door, Keyed};
 use crate::fault::Fault;
 use crate::light::engine::{Engine, Window};
 use crate::light::publish::{self, Published};
+use crate::peers::{Peers, Speaks};
 use crate::report::{Limit, Percentiles, Report, Second};
 use crate::scenario::{Scenario, ScenarioArgs};
 use crate::scrape::Scraper;
@@ -61,6 +62,9 @@ pub struct SfuArgs {
     /// Room to join, or the beginning of the rooms' names
     #[arg(long, default_value = "load")]
     pub room: String,
+    /// What the server speaks: livekit, or for comparison janus (its WebSocket)
+    #[arg(long, default_value = "livekit", hide_possible_values = true, value_name = "PROTOCOL")]
+    pub speaks: Speaks,
     /// What happens there
     #[command(flatten)]
     pub run: RunArgs,
@@ -146,6 +150,7 @@ pub async fn run(args: &SfuArgs) -> anyhow::Result<Report> {
         key: args.api_key.clone(),
         secret: args.api_secret.clone(),
         room: args.room.clone(),
+        peers: Peers::open(args.speaks, &args.url, &scenario).await?,
         only_room: scenario.rooms == 1 && args.run.find_limit != Some(Grow::Rooms),
     };
     run_at(&args.run, &args.url, Arc::new(door), scenario).await

@@ -391,7 +391,7 @@ impl Place {
 }
 
 /// Length of the RTP header with its extensions.
-fn header_length(packet: &[u8]) -> usize {
+pub(crate) fn header_length(packet: &[u8]) -> usize {
     let first = packet.first().copied().unwrap_or(0);
     let fixed = 12 + 4 * usize::from(first & 15);
     if first & 0x10 == 0 {

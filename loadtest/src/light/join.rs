@@ -54,10 +54,10 @@ pub struct Joined {
     pub key_frame: Arc<AtomicBool>,
     /// Set to send nothing.
     pub quiet: Arc<AtomicBool>,
-    left: Arc<AtomicBool>,
+    pub(crate) left: Arc<AtomicBool>,
     /// Tells when the first media packet came.
     pub first_media: oneshot::Receiver<u64>,
-    stop: oneshot::Sender<()>,
+    pub(crate) stop: oneshot::Sender<()>,
 }
 
 impl Joined {
@@ -108,26 +108,47 @@ async fn join_now(ticket: &Ticket, identity: &Arc<Identity>, engine: &Sender<Ord
         talk.step().await?;
     }
     let peer = Peer::new(identity, &talk.local, &talk.remote, now())?;
-    let (connected, is_connected) = oneshot::channel();
-    let (first, first_media) = oneshot::channel();
-    let key_frame = Arc::new(AtomicBool::new(false));
-    let left = Arc::new(AtomicBool::new(false));
-    let seat = Seat {
-        peer,
-        ssrc,
-        key_frame: Arc::clone(&key_frame),
-        publishes: !tracks.is_empty(),
-        left: Arc::clone(&left),
-        connected: Some(connected),
-        first_media: Some(first),
-    };
-    engine.send(Order::Add(Box::new(seat))).map_err(|_| anyhow!("the receiving thread has ended"))?;
+    let (key_frame, left) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     // What the server says meanwhile waits in the socket.
-    let sealer = is_connected.await.context("ICE or DTLS failed")?;
+    let Up { sealer, first_media } = serve(peer, ssrc, !tracks.is_empty(), (&key_frame, &left), engine).await?;
     let join_ns = nanos() - began;
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(talk.run(stopped));
     Ok(Joined { join_ns, began, sealer, tracks, key_frame, quiet: Arc::default(), left, first_media, stop })
+}
+
+/// A path whose SRTP is up.
+#[derive(Debug)]
+pub(crate) struct Up {
+    /// What publishing takes.
+    pub(crate) sealer: Option<Sealer>,
+    /// Tells when the first media packet came.
+    pub(crate) first_media: oneshot::Receiver<u64>,
+}
+
+/// Have a path served from now on; returns when SRTP is up. Of the two switches the first is set when a key frame is
+/// asked for, the second ends it.
+pub(crate) async fn serve(
+    peer: Peer,
+    ssrc: u32,
+    publishes: bool,
+    (key_frame, left): (&Arc<AtomicBool>, &Arc<AtomicBool>),
+    engine: &Sender<Order>,
+) -> anyhow::Result<Up> {
+    let (connected, is_connected) = oneshot::channel();
+    let (first, first_media) = oneshot::channel();
+    let seat = Seat {
+        peer,
+        ssrc,
+        key_frame: Arc::clone(key_frame),
+        publishes,
+        left: Arc::clone(left),
+        connected: Some(connected),
+        first_media: Some(first),
+    };
+    engine.send(Order::Add(Box::new(seat))).map_err(|_| anyhow!("the receiving thread has ended"))?;
+    let sealer = is_connected.await.context("ICE or DTLS failed")?;
+    Ok(Up { sealer, first_media })
 }
 
 impl Talk {

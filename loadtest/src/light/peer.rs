@@ -15,18 +15,26 @@ use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_shared::TransportProtocol;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
-use rtc_stun::attributes::{ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc_stun::attributes::{
+    ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME,
+};
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::integrity::MessageIntegrity;
-use rtc_stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
+use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS as SUCCESS, Message, Setter, TransactionId};
+use rtc_stun::xoraddr::XorMappedAddress;
 
 use crate::light::offer::{Local, Remote};
 
 /// First octets of a successful answer to a check.
 const BINDING_SUCCESS: [u8; 2] = [1, 1];
+/// Those of a check.
+const BINDING: [u8; 2] = [0, 1];
 /// Checks until one is answered, and then to keep consent (RFC 7675).
 const CHECK_AGAIN: Duration = Duration::from_millis(100);
 const CONSENT: Duration = Duration::from_millis(2_500);
+/// A far end that checks takes no handshake before it has settled on a path; what comes earlier is repeated a second
+/// later only.
+const SETTLE: Duration = Duration::from_millis(40);
 /// Key and salt of AES-128-GCM.
 const KEY: usize = 16;
 const SALT: usize = 12;
@@ -91,15 +99,33 @@ pub enum Got {
     Unauthentic,
 }
 
+/// Which end of ICE we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The far end is lite (RFC 8445, 2.5): it only answers checks, and we choose.
+    TowardsLite,
+    /// The far end checks too, and we choose.
+    Controlling,
+    /// The far end checks too, and chooses.
+    Controlled,
+}
+
 /// The path.
 pub struct Peer {
     /// Connected to the server; not blocking.
     pub socket: UdpSocket,
     identity: Arc<Identity>,
     check: CheckText,
+    role: Role,
+    /// What checks of the far end are answered with.
+    our_password: String,
+    /// The far end has checked this path, where it does so at all.
+    checked: bool,
     checks: u32,
     next_check: Instant,
     reachable: bool,
+    shaking: bool,
+    shake_at: Instant,
     endpoint: Endpoint,
     keys: Option<Keys>,
 }
@@ -133,12 +159,23 @@ impl Peer {
                 username: format!("{}:{}", remote.ufrag, local.ufrag),
                 password: remote.password.clone(),
             },
+            role: Role::TowardsLite,
+            our_password: local.password.clone(),
+            checked: true,
             checks: 0,
             next_check: now,
             reachable: false,
+            shaking: false,
+            shake_at: now,
             endpoint: Endpoint::new(SERVER, TransportProtocol::UDP, None),
             keys: None,
         })
+    }
+
+    /// The same towards a far end that is not lite; the handshake waits until it has checked the path.
+    #[must_use]
+    pub fn as_full(self, role: Role) -> Self {
+        Self { role, checked: role == Role::TowardsLite, ..self }
     }
 
     /// Checks and retransmissions of the handshake that are due.
@@ -149,8 +186,19 @@ impl Peer {
             // One that does not go out is repeated.
             let _ = self.socket.send(&check);
         }
+        self.shake(now)?;
         if self.keys.is_none() && self.endpoint.poll_timeout(&SERVER).is_some_and(|due| due <= now) {
             self.endpoint.handle_timeout(SERVER, now)?;
+            self.send_dtls();
+        }
+        Ok(())
+    }
+
+    /// Begin the handshake once the path is there.
+    fn shake(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.reachable && self.checked && !self.shaking && now >= self.shake_at {
+            self.shaking = true;
+            self.endpoint.connect(now, SERVER, Arc::clone(&self.identity.config), None)?;
             self.send_dtls();
         }
         Ok(())
@@ -164,8 +212,12 @@ impl Peer {
         message.build(&[Box::new(BINDING_REQUEST), Box::new(TransactionId(id))])?;
         message.add(ATTR_USERNAME, self.check.username.as_bytes());
         message.add(ATTR_PRIORITY, &[110, 127, 255, 255]);
-        message.add(ATTR_ICE_CONTROLLING, &[3; 8]);
-        message.add(ATTR_USE_CANDIDATE, &[]);
+        if self.role == Role::Controlled {
+            message.add(ATTR_ICE_CONTROLLED, &[3; 8]);
+        } else {
+            message.add(ATTR_ICE_CONTROLLING, &[3; 8]);
+            message.add(ATTR_USE_CANDIDATE, &[]);
+        }
         let crypto = self.identity.provider.crypto();
         let password = self.check.password.clone();
         MessageIntegrity::new_short_term_integrity_with_provider(password, crypto).add_to(&mut message)?;
@@ -196,10 +248,31 @@ impl Peer {
         if datagram.starts_with(&BINDING_SUCCESS) && !self.reachable {
             self.reachable = true;
             self.next_check = now + CONSENT;
-            self.endpoint.connect(now, SERVER, Arc::clone(&self.identity.config), None)?;
-            self.send_dtls();
+        } else if datagram.starts_with(&BINDING) && self.role != Role::TowardsLite {
+            self.answer(datagram)?;
+            if !self.checked {
+                self.checked = true;
+                self.shake_at = now + SETTLE;
+            }
         }
+        self.shake(now)?;
         Ok(Got::Nothing)
+    }
+
+    /// Answer a check of the far end.
+    fn answer(&self, check: &[u8]) -> anyhow::Result<()> {
+        let id: [u8; 12] = *check.get(8..).and_then(|rest| rest.first_chunk()).context("a short check")?;
+        let from = self.socket.peer_addr()?;
+        let mut message = Message::new();
+        message.build(&[Box::new(SUCCESS), Box::new(TransactionId(id))])?;
+        XorMappedAddress { ip: from.ip(), port: from.port() }.add_to(&mut message)?;
+        let crypto = self.identity.provider.crypto();
+        MessageIntegrity::new_short_term_integrity_with_provider(self.our_password.clone(), crypto)
+            .add_to(&mut message)?;
+        FINGERPRINT.add_to(&mut message)?;
+        // One that is lost is asked for again.
+        let _ = self.socket.send(&message.raw);
+        Ok(())
     }
 
     fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) -> anyhow::Result<Got> {

@@ -145,7 +145,11 @@ impl Crowd {
                     receives.extend((scenario.cameras + scenario.screens > 0).then_some(Shape::Video));
                 }
                 let ticket = Ticket { url: pass.url, token: pass.token, number: light, publishes, receives };
-                Member::Light(Box::new(join(&ticket, &light_identity, &engine).await?))
+                let joined = match door.peers() {
+                    Some(peers) => peers.join(&ticket, &light_identity, &engine).await?,
+                    None => join(&ticket, &light_identity, &engine).await?,
+                };
+                Member::Light(Box::new(joined))
             };
             let join_ns = nanos() - began;
             let last = Sample::default();
