@@ -103,7 +103,7 @@ impl MediaThreads {
         }
         let mut turn = None;
         if let Some(config) = &config.turn {
-            let (thread, relay, link) = TurnThread::new(config, &links, clock, sender.clone())?;
+            let (thread, relay, link) = TurnThread::new(config, &links, clock, sender)?;
             turn = Some(link);
             for media in &mut parts {
                 media.relay = Some(relay.clone());

@@ -338,7 +338,7 @@ async fn two_relayed_clients_hear_each_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_must_not_be_is_refused() {
     let (server, turn) = start();
-    let (username, password) = credentials("@anna:example.org", unix_now() - 1);
+    let (username, password) = credentials("@anna:example.org", unix_now() - 60);
     assert_eq!(Client::new(turn, false, (username.clone(), password)).allocate(), Err(401), "expired");
     let later = username.replacen(|c: char| c.is_ascii_digit(), "9", 1);
     assert_eq!(Client::new(turn, true, (later, "guessed".to_owned())).allocate(), Err(401));

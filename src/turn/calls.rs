@@ -78,14 +78,15 @@ impl Calls {
         now: Instant,
         link: Route,
         subject: &str,
-        wants_ipv6: Option<bool>,
+        (wants_ipv6, wants_even): (Option<bool>, bool),
     ) -> Result<SocketAddr, Refusal> {
         let has = |ipv6: bool| self.config.rules.relayed.iter().any(|ip| ip.is_ipv6() == ipv6);
         let ipv6 = wants_ipv6.unwrap_or_else(|| !has(false));
         if !has(ipv6) {
             return Err(Refusal::NoFamily);
         }
-        let at = self.spare.iter().position(|it| it.is_ipv6() == ipv6).ok_or(Refusal::Capacity)?;
+        let fits = |it: &SocketAddr| it.is_ipv6() == ipv6 && (!wants_even || it.port().is_multiple_of(2));
+        let at = self.spare.iter().position(fits).ok_or(Refusal::Capacity)?;
         let relayed = self.spare.swap_remove(at);
         self.taken.insert(relayed, link);
         if !self.users.contains_key(subject) {

@@ -101,8 +101,10 @@ pub(super) struct Message<'a> {
     peers: [Option<SocketAddr>; MAX_PEERS],
     pub(super) channel: Option<u16>,
     pub(super) data: Option<&'a [u8]>,
-    /// EVEN-PORT or RESERVATION-TOKEN: wishes for ports that are none here.
+    /// EVEN-PORT with a reservation, or RESERVATION-TOKEN: wishes for two ports.
     pub(super) wants_ports: bool,
+    /// EVEN-PORT without a reservation.
+    pub(super) wants_even: bool,
     /// DONT-FRAGMENT.
     pub(super) dont_fragment: bool,
     /// An attribute it must not be served without understanding.
@@ -137,6 +139,7 @@ impl<'a> Message<'a> {
             channel: None,
             data: None,
             wants_ports: false,
+            wants_even: false,
             dont_fragment: false,
             unknown: None,
             malformed: false,
@@ -180,6 +183,7 @@ impl<'a> Message<'a> {
                 }
             }
             (DATA, value) => self.data = Some(value),
+            (EVEN_PORT, &[flags, ..]) if flags & 0x80 == 0 => self.wants_even = true,
             (EVEN_PORT | RESERVATION_TOKEN, _) => self.wants_ports = true,
             (DONT_FRAGMENT, _) => self.dont_fragment = true,
             (LIFETIME | REQUESTED_TRANSPORT | REQUESTED_ADDRESS_FAMILY | CHANNEL_NUMBER | MESSAGE_INTEGRITY, _) => {

@@ -211,7 +211,8 @@ impl TurnServer {
             Some(_) => return Err(Refusal::Transport),
             None => return Err(Refusal::Malformed),
         }
-        if message.wants_ports {
+        // Ports of participants' relayed addresses are only numbers.
+        if message.wants_ports || owner.reach == Reach::Media && message.wants_even {
             return Err(Refusal::Capacity);
         }
         let address = household(link.reflexive().ip());
@@ -236,7 +237,7 @@ impl TurnServer {
             Reach::Media => self.choose_relayed(message.wants_ipv6)?,
             Reach::Outside => {
                 let calls = self.calls.as_mut().ok_or(Refusal::Capacity)?;
-                calls.take(now, *link, &owner.subject, message.wants_ipv6)?
+                calls.take(now, *link, &owner.subject, (message.wants_ipv6, message.wants_even))?
             }
         };
         let lifetime = granted(message.lifetime);

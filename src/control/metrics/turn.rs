@@ -3,11 +3,7 @@
 use prometheus::{Error, IntCounterVec, IntGaugeVec};
 
 use super::build::Builder;
-use crate::turn::{Lost, Refusal, Stats, UseStats};
-
-/// The two uses: weir's own calls, and users of a homeserver.
-const USES: [(&str, fn(&Stats) -> &UseStats); 2] =
-    [("media", |stats| &stats.media), ("legacy_calls", |stats| &stats.calls)];
+use crate::turn::{Lost, Refusal, Stats};
 
 /// All of them.
 #[derive(Debug)]
@@ -44,8 +40,7 @@ impl TurnNumbers {
             let counter = counters.with_label_values(labels);
             counter.inc_by(to.saturating_sub(counter.get()));
         };
-        for (name, of) in USES {
-            let of = of(stats);
+        for (name, of) in [("media", &stats.media), ("legacy_calls", &stats.calls)] {
             self.allocations.with_label_values(&[name]).set(i64::try_from(of.allocations).unwrap_or(i64::MAX));
             raise(&self.allocated, &[name], of.allocated);
             for (direction, traffic) in [("to_peers", of.to_peers), ("to_clients", of.to_clients)] {

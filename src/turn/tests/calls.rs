@@ -98,7 +98,7 @@ impl Bench {
     }
 
     /// Datagrams to clients after a peer sent one.
-    fn from_peer(&mut self, to: SocketAddr, from: &str, data: &[u8]) -> Vec<(Route, Vec<u8>)> {
+    fn heard(&mut self, to: SocketAddr, from: &str, data: &[u8]) -> Vec<(Route, Vec<u8>)> {
         self.out.clear();
         self.server.handle_peer(self.now, to, peer(from), data, &mut self.out);
         self.to_clients()
@@ -132,19 +132,19 @@ fn a_homeservers_user_relays_to_a_public_peer_and_back() {
         let relayed = bench.allocated(link);
         assert_eq!(relayed.ip(), peer(RELAYED).ip());
         assert_eq!(bench.indicate(link, peer(FAR), b"too early"), 0);
-        assert!(bench.from_peer(relayed, FAR, b"too early").is_empty());
+        assert!(bench.heard(relayed, FAR, b"too early").is_empty());
         assert_eq!(bench.permit(link, FAR), 0);
         assert_eq!(bench.indicate(link, peer(FAR), b"check"), 1);
         assert_eq!(bench.outward(), [(relayed, peer(FAR), b"check".to_vec())]);
-        let answer = bench.from_peer(relayed, FAR, b"answer");
+        let answer = bench.heard(relayed, FAR, b"answer");
         assert_eq!((answer[0].0, data_of(&answer[0].1)), (link, (0x17, b"answer".to_vec())));
         // A permission is for all ports of an address, and for no other.
-        assert_eq!(bench.from_peer(relayed, "8.8.8.8:9", b"x").len(), 1);
-        assert!(bench.from_peer(relayed, "8.8.4.4:4000", b"x").is_empty());
+        assert_eq!(bench.heard(relayed, "8.8.8.8:9", b"x").len(), 1);
+        assert!(bench.heard(relayed, "8.8.4.4:4000", b"x").is_empty());
         assert_eq!(code(&bench.ask(link, BIND, &[CHANNEL], &[peer(FAR)])), 0);
         bench.give(link, &[0x40, 0, 0, 3, b'r', b't', b'p']);
         assert_eq!(bench.outward(), [(relayed, peer(FAR), b"rtp".to_vec())]);
-        let video = bench.from_peer(relayed, FAR, b"video");
+        let video = bench.heard(relayed, FAR, b"video");
         assert!(video[0].1.starts_with(b"\x40\x00\x00\x05video"));
     }
     let stats = bench.server.stats();
@@ -308,7 +308,7 @@ fn allocations_reach_each_other_in_process() {
     assert_eq!(bench.indicate(tcp(2), anna, b"hello"), 1);
     // A relayed port that is nobody's; and one of this node's addresses that comes by a socket is no allocation.
     assert_eq!(bench.indicate(udp(1), peer("192.0.2.1:50099"), b"x"), 0);
-    assert!(bench.from_peer(anna, &b, b"x").is_empty());
+    assert!(bench.heard(anna, &b, b"x").is_empty());
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn each_user_has_so_many_allocations_and_all_together_and_ports_come_back() {
     assert_eq!(code(&bench.ask(udp(1), REFRESH, &[(ATTR_LIFETIME, &[0; 4])], &[])), 0);
     let ended = bench.settle();
     assert!(ended.len() == 1 && ports.contains(&ended[0]));
-    assert!(bench.from_peer(ended[0], FAR, b"x").is_empty());
+    assert!(bench.heard(ended[0], FAR, b"x").is_empty());
     bench.pass(600);
     assert_eq!(bench.settle().len(), 7);
     let stats = bench.server.stats();
@@ -385,7 +385,7 @@ fn nobody_relays_more_than_the_rate_and_all_not_more_than_theirs() {
     assert!((195_000..=205_000).contains(&all), "{all}");
     // What comes for a client counts as well.
     let relayed = bench.allocations_of(udp(1));
-    assert!(bench.from_peer(relayed, FAR, b"x").is_empty());
+    assert!(bench.heard(relayed, FAR, b"x").is_empty());
     let stats = bench.server.stats();
     assert!(stats.lost(Lost::UserRate) > 0 && stats.lost(Lost::TotalRate) > 0, "{stats:?}");
     // Ending and beginning anew gives nothing.
@@ -414,6 +414,9 @@ fn families_are_those_of_the_node_and_fragments_are_not_promised_away() {
     assert_eq!(code(&bench.ask(udp(1), ALLOCATE, &[UDP_TRANSPORT, IPV6], &[])), 440);
     assert_eq!(code(&bench.ask(udp(1), ALLOCATE, &[UDP_TRANSPORT, (ATTR_DONT_FRAGMENT, &[])], &[])), 420);
     assert_eq!(code(&bench.ask(udp(1), ALLOCATE, &[UDP_TRANSPORT, (ATTR_EVEN_PORT, &[0x80])], &[])), 508);
+    // An even port without its neighbour is to be had.
+    let even = bench.ask(udp(3), ALLOCATE, &[UDP_TRANSPORT, (ATTR_EVEN_PORT, &[0])], &[]);
+    assert_eq!(relayed(&even).port() % 2, 0);
     assert!(bench.allocate(udp(1)).get(ATTR_XOR_RELAYED_ADDRESS).is_ok());
     // A lost answer is given again.
     let first = bench.ask_again(udp(2), ALLOCATE, &[UDP_TRANSPORT], &[], 201);
