@@ -40,6 +40,9 @@ rtc:
   node_ip: 127.0.0.1
 keys:
   bench: $secret
+# Everybody sends speech all the time: all of it is to be forwarded.
+audio:
+  max_speakers: 0
 prometheus:
   port: 17883
 logging:

@@ -78,6 +78,7 @@ fn call(out: &mut Outbox) -> Shard {
         let params = TrackParams {
             kind,
             screen_share: false,
+            always_heard: false,
             mid: track.0.to_string(),
             codecs: vec![codec],
             encodings: vec![EncodingParams { rid: None, ssrc: Some(Ssrc(track.0 as u32)), rtx_ssrc: None }],

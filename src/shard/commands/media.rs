@@ -51,6 +51,7 @@ impl Shard {
         merge(&mut line.extensions, &params.extensions);
         if let Some(track) = room.tracks.get_mut(key) {
             track.screen_share = params.screen_share;
+            track.always_heard = params.always_heard;
             track.encodings = params.encodings.len();
             track.clock_rate = params.codecs.first().map_or(90_000, |codec| codec.clock_rate);
         }
