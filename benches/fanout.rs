@@ -57,6 +57,7 @@ fn call(subscribers: u64, sealed: bool, out: &mut Outbox) -> Shard {
     let params = TrackParams {
         kind: MediaKind::Video,
         screen_share: false,
+        always_heard: false,
         mid: "0".to_owned(),
         codecs: vec![codec],
         encodings: vec![EncodingParams { rid: None, ssrc: Some(Ssrc(1)), rtx_ssrc: None }],

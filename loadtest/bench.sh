@@ -87,6 +87,9 @@ rtc:
   node_ip: $address
 keys:
   bench: $secret
+# Everybody sends speech all the time: all of it is to be forwarded.
+audio:
+  max_speakers: 0
 prometheus:
   port: 17883
 logging:

@@ -4,6 +4,7 @@
 //! which numbers. It knows transports and RTP streams only as keys: [`crate::shard`] carries packets in and decisions out.
 
 pub mod allocator;
+pub mod audible;
 pub mod config;
 pub mod downtrack;
 pub mod keyframe;
@@ -24,8 +25,9 @@ pub use config::RoomConfig;
 
 use slotmap::{SlotMap, new_key_type};
 
-use crate::base::{Bitrate, Instant, MediaKind, ParticipantId, RoomId, ShardId, TrackId};
+use crate::base::{Bitrate, DropReason, Instant, MediaKind, ParticipantId, RoomId, ShardId, TrackId};
 use crate::room::allocator::{Request, Target};
+use crate::room::audible::Audible;
 use crate::room::downtrack::{Downtrack, Header, NewDowntrack, Verdict};
 use crate::room::packet::Packet;
 use crate::room::participant::Participant;
@@ -76,6 +78,7 @@ pub struct Room {
     pub tracks: SlotMap<TrackKey, Track>,
     /// What is sent in it.
     pub downtracks: SlotMap<DowntrackKey, Downtrack>,
+    audible: Audible,
     schedule: schedule::Schedule,
     /// Key frame requests to be carried out; drained by the shard after every call.
     pub keyframe_requests: Vec<KeyframeRequest>,
@@ -94,6 +97,7 @@ impl Room {
             participants: SlotMap::with_key(),
             tracks: SlotMap::with_key(),
             downtracks: SlotMap::with_key(),
+            audible: Audible::new(config.audible, config.speaker.active_level),
             schedule: schedule::Schedule::new(now, &config),
             keyframe_requests: Vec::new(),
             crossing: Crossing::default(),
@@ -113,16 +117,29 @@ impl Room {
             Self::retarget(track, &mut self.downtracks);
             Self::update_waits(track, &self.downtracks);
         }
-        if !track.relays.is_empty() && !track.muted {
-            if observed.began {
-                self.crossing.news.push(key);
-            }
+        let crosses = !track.relays.is_empty() && !track.muted;
+        if crosses && observed.began {
+            self.crossing.news.push(key);
+        }
+        let was_inaudible = track.inaudible;
+        if !Self::is_heard(&mut self.audible, key, track, packet) {
+            // No look at any of its subscribers: silence costs nothing.
+            let copies = track.downtracks.len() as u64;
+            fanout.offered += copies;
+            fanout.dropped.add_many(DropReason::Inaudible, copies);
+            track.skip_relays(packet.spatial);
+            return;
+        }
+        if crosses {
             track.relay(packet, &mut fanout.relays);
         }
         let track = &*track;
         for downtrack in &track.downtracks {
             let Some(downtrack) = self.downtracks.get_mut(*downtrack) else { continue };
             fanout.offered += 1;
+            if was_inaudible {
+                downtrack.interrupt();
+            }
             match downtrack.forward(packet, track) {
                 Verdict::Send(header) => fanout.sends.push((downtrack.sender, header)),
                 Verdict::Drop(reason) => fanout.dropped.add(reason),
@@ -131,6 +148,11 @@ impl Room {
         if observed.began || packet.restarted {
             self.schedule.keyframes_at(packet.arrival);
         }
+    }
+
+    /// Whether packets of microphones may go nowhere for now.
+    pub const fn is_choosing_speakers(&self) -> bool {
+        self.audible.is_choosing()
     }
 
     /// A subscriber asks for a key frame of what it gets.
@@ -238,6 +260,7 @@ impl Room {
     /// A track ends. Its downtracks must be gone already.
     pub fn remove_track(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.remove(key) else { return };
+        self.audible.leave(key);
         if let Some(publisher) = self.participants.get_mut(track.publisher) {
             publisher.tracks.retain(|k| *k != key);
         }
@@ -248,6 +271,7 @@ impl Room {
         if let Some(track) = self.tracks.get_mut(key) {
             track.muted = muted;
             if muted {
+                self.audible.leave(key);
                 for downtrack in &track.downtracks {
                     if let Some(downtrack) = self.downtracks.get_mut(*downtrack) {
                         downtrack.interrupt();
@@ -298,6 +322,23 @@ impl Room {
             participant.needs_allocation = true;
         }
         self.waits_changed(now, track);
+    }
+
+    /// Whether a packet is worth hearing, or no sound of a microphone at all. A late one is what the newest was.
+    fn is_heard(audible: &mut Audible, key: TrackKey, track: &mut Track, packet: &Packet) -> bool {
+        if track.kind != MediaKind::Audio {
+            return true;
+        }
+        if track.muted || track.always_heard {
+            track.inaudible = false;
+        } else if let Some(level) = packet.audio_level
+            && packet.newest
+        {
+            track.inaudible = !audible.hear(packet.arrival, key, &mut track.voice, level);
+        } else if !audible.is_choosing() {
+            track.inaudible = false;
+        }
+        !track.inaudible
     }
 
     fn retarget(track: &Track, downtracks: &mut SlotMap<DowntrackKey, Downtrack>) {

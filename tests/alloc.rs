@@ -116,6 +116,7 @@ fn published(track: TrackId, kind: MediaKind) -> TrackParams {
     TrackParams {
         kind,
         screen_share: false,
+        always_heard: false,
         mid: track.0.to_string(),
         codecs: vec![codec(kind)],
         encodings: vec![EncodingParams { rid: None, ssrc: Some(Ssrc(track.0 as u32)), rtx_ssrc: None }],

@@ -152,6 +152,7 @@ impl Server {
         let params = TrackParams {
             kind,
             screen_share: false,
+            always_heard: false,
             mid: section.mid.clone(),
             codecs: section.codec_params(),
             encodings: section.encodings.clone(),

@@ -344,6 +344,8 @@ pub struct TrackParams {
     pub kind: MediaKind,
     /// A screen rather than a camera.
     pub screen_share: bool,
+    /// Sound that is no microphone somebody speaks into: that of a screen, or music.
+    pub always_heard: bool,
     /// Media section identifier.
     pub mid: String,
     /// Payload types.

@@ -61,6 +61,8 @@ reasons! {
     Paused => "paused",
     /// The publisher has muted the track.
     Muted => "muted",
+    /// Of a microphone that is not worth hearing now: many are open, and others speak.
+    Inaudible => "inaudible",
     /// Another encoding than the one being sent.
     OtherLayer => "other_layer",
     /// A temporal layer above the target.

@@ -16,8 +16,6 @@ const LEAST_BURST: i64 = 3_600;
 const BURST: Duration = Duration::from_millis(20);
 /// Between two releases.
 const TICK: Duration = Duration::from_millis(5);
-/// Room set aside for what waits: a key frame of 60 kB. More is allocated once when it is needed, up to the most.
-const USUAL: usize = 64;
 /// Most that may wait; beyond, it is sent at once.
 const MOST: usize = 2048;
 
@@ -34,8 +32,8 @@ pub struct Pacer<T> {
 
 impl<T> Default for Pacer<T> {
     fn default() -> Self {
-        let (urgent, rest) = (VecDeque::with_capacity(USUAL / 4), VecDeque::with_capacity(USUAL));
-        Self { urgent, rest, bytes: 0, credit: 0, refilled: Instant::ZERO }
+        // Most links never make anything wait: no memory for them.
+        Self { urgent: VecDeque::new(), rest: VecDeque::new(), bytes: 0, credit: 0, refilled: Instant::ZERO }
     }
 }
 

@@ -1,14 +1,18 @@
 //! What was sent to a transport under which transport-wide number, until it is reported on.
 //!
-//! A fixed ring: a number that has left it is ignored when it is reported at last. One per [`super::estimator`], which
+//! A ring as large as the rate asks for: a number that has left it is ignored when it is reported at last. One per [`super::estimator`], which
 //! asks it what became of packets. Loss is counted with one report of patience, since receivers repeat themselves after
 //! a late packet.
 
 use crate::rtp::seq::{unwrap_u16, wire_u32};
 
-/// Packets remembered; a power of two. 2048 are a second at 20 Mbit/s and 32 kB of memory; fewer would forget before the
-/// report comes.
+/// Packets remembered at most; a power of two. 2048 are a second at 20 Mbit/s and 32 kB of memory; fewer would forget
+/// before the report comes.
 const RING: usize = 2048;
+/// Packets remembered at first: 4 kB, enough for sound and a small picture.
+const FIRST_RING: usize = 256;
+/// A packet younger than this is not forgotten while the ring may grow.
+const KEPT_US: u64 = 3_000_000;
 
 /// Untagged, as opposed to part of a probe.
 pub(super) const NO_CLUSTER: u8 = 0;
@@ -73,7 +77,14 @@ pub(super) struct SendLog {
 impl SendLog {
     pub(super) fn new(first: u16) -> Self {
         let next = (1 << 32) + u64::from(first);
-        Self { slots: vec![Slot::default(); RING].into(), next, judged: next, covered: next, acked: next, in_flight: 0 }
+        Self {
+            slots: vec![Slot::default(); FIRST_RING].into(),
+            next,
+            judged: next,
+            covered: next,
+            acked: next,
+            in_flight: 0,
+        }
     }
 
     pub(super) const fn next(&self) -> u64 {
@@ -89,7 +100,13 @@ impl SendLog {
         let seq = self.next;
         self.next += 1;
         self.in_flight += u64::from(size);
-        let oldest = self.next.saturating_sub(RING as u64);
+        let forgets = self
+            .place(seq)
+            .is_some_and(|slot| slot.state != State::Empty && at_us.saturating_sub(slot.at_us) < KEPT_US);
+        if forgets && self.slots.len() < RING {
+            self.grow();
+        }
+        let oldest = self.next.saturating_sub(self.slots.len() as u64);
         self.judged = self.judged.max(oldest);
         while self.acked < oldest {
             // Never reported on: no longer on the road.
@@ -105,7 +122,7 @@ impl SendLog {
     pub(super) fn unwrap(&self, wire: u16) -> Option<u64> {
         let last = self.next.checked_sub(1)?;
         let seq = unwrap_u16(last, wire);
-        (seq <= last && seq + RING as u64 > last).then_some(seq)
+        (seq <= last && seq + self.slots.len() as u64 > last).then_some(seq)
     }
 
     /// A report says that this one has arrived. `None` when that is known already, or it was never sent.
@@ -156,6 +173,17 @@ impl SendLog {
         swept
     }
 
+    /// Twice the size; nothing is forgotten.
+    fn grow(&mut self) {
+        let size = self.slots.len() * 2;
+        let before = core::mem::replace(&mut self.slots, vec![Slot::default(); size].into());
+        for slot in before.iter().filter(|slot| slot.state != State::Empty) {
+            if let Some(place) = self.place(u64::from(slot.seq)) {
+                *place = *slot;
+            }
+        }
+    }
+
     fn advance(&mut self) {
         let acked = self.acked;
         let size = self.slot_mut(acked).map_or(0, |slot| u64::from(slot.size));
@@ -169,7 +197,8 @@ impl SendLog {
     }
 
     fn place(&mut self, seq: u64) -> Option<&mut Slot> {
-        self.slots.get_mut(usize::try_from(seq & (RING as u64 - 1)).ok()?)
+        let mask = self.slots.len() as u64 - 1;
+        self.slots.get_mut(usize::try_from(seq & mask).ok()?)
     }
 }
 
@@ -202,6 +231,19 @@ mod tests {
         assert!(log.received(sent[9]).is_some());
         assert_eq!(log.sweep(sent[9] + 1, NO_CLUSTER).lost + log.sweep(sent[9] + 1, NO_CLUSTER).lost, 0);
         assert_eq!(log.in_flight(), 0);
+    }
+
+    #[test]
+    fn grows_with_the_rate_and_forgets_nothing_by_it() {
+        let mut log = SendLog::new(65_000);
+        let sent: Vec<u64> = (0..1000).map(|n| log.push(n * 1_000, 100, NO_CLUSTER)).collect();
+        assert_eq!(log.slots.len(), 1024);
+        assert!(sent.iter().all(|seq| log.received(*seq).is_some()));
+        let mut slow = SendLog::new(0);
+        for n in 0..1000 {
+            slow.push(n * 20_000, 100, NO_CLUSTER);
+        }
+        assert_eq!(slow.slots.len(), FIRST_RING, "50 packets a second");
     }
 
     #[test]

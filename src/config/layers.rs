@@ -53,6 +53,8 @@ impl Config {
         room.speaker.min_percentile = self.audio.min_percentile;
         room.speaker.interval = Duration::from_millis(u64::from(self.audio.update_interval));
         room.speaker.smooth_intervals = self.audio.smooth_intervals;
+        room.audible.max_speakers = size(self.audio.max_speakers);
+        room.audible.above = size(self.audio.max_speakers_above);
         room
     }
 

@@ -19,16 +19,26 @@ pub struct AudioConfig {
     pub update_interval: u32,
     /// Number of intervals the level is smoothed over, 0 (off) to 20.
     pub smooth_intervals: u32,
+    /// Microphones of one room that are forwarded at a time, once more than `max_speakers_above` are open: the loudest,
+    /// and whoever begins to speak at once. 0: always all. The sound of a screen and music are not counted, nor are
+    /// microphones whose clients send no levels: they are always forwarded.
+    pub max_speakers: u32,
+    /// Open (unmuted) microphones up to which a room forwards all of them, at least `max_speakers`.
+    pub max_speakers_above: u32,
 }
 
 impl Default for AudioConfig {
     fn default() -> Self {
-        let core = crate::room::RoomConfig::default().speaker;
+        let room = crate::room::RoomConfig::default();
+        let core = room.speaker;
+        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         Self {
             active_level: core.active_level,
             min_percentile: core.min_percentile,
             update_interval: u32::try_from(core.interval.as_millis()).unwrap_or(400),
             smooth_intervals: core.smooth_intervals,
+            max_speakers: number(room.audible.max_speakers),
+            max_speakers_above: number(room.audible.above),
         }
     }
 }
@@ -47,6 +57,9 @@ impl AudioConfig {
         }
         if self.smooth_intervals > 20 {
             return wrong("smooth_intervals` is above 20: set it from 0 to 20");
+        }
+        if self.max_speakers > 100 {
+            return wrong("max_speakers` is above 100: set it from 0 (all) to 100");
         }
         Ok(())
     }

@@ -176,6 +176,7 @@ fn track_params(params: s::TrackParams) -> c::TrackParams {
     c::TrackParams {
         kind: kind(params.kind),
         screen_share: params.screen_share,
+        always_heard: params.always_heard,
         mid: params.mid,
         codecs: params.codecs.into_iter().map(codec_params).collect(),
         encodings: params.encodings.into_iter().map(encoding_params).collect(),

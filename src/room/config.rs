@@ -5,6 +5,7 @@
 use core::time::Duration;
 
 use crate::base::Bitrate;
+use crate::room::audible::AudibleConfig;
 
 /// Rules of a room.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub struct RoomConfig {
     pub publisher_remb: Bitrate,
     /// Active speaker detection.
     pub speaker: SpeakerConfig,
+    /// Which microphones are forwarded when many are open.
+    pub audible: AudibleConfig,
     /// Least time between two key frame requests to the publisher for its lowest encoding.
     pub keyframe_spacing_low: Duration,
     /// The same for the other encodings.
@@ -32,6 +35,7 @@ impl Default for RoomConfig {
             default_estimate: Bitrate::from_kbps(100_000),
             publisher_remb: Bitrate::from_kbps(5_000),
             speaker: SpeakerConfig::default(),
+            audible: AudibleConfig::default(),
             keyframe_spacing_low: Duration::from_millis(500),
             keyframe_spacing_high: Duration::from_secs(1),
             quality_interval: Duration::from_secs(5),

@@ -117,8 +117,12 @@ impl Downtrack {
             }
             return Verdict::Drop(DropReason::UnknownPayloadType);
         };
+        let mut begins = false;
         let numbering = match self.selector.choose(packet) {
-            Choice::Switch => Ok(self.begin(packet, track)),
+            Choice::Switch => {
+                begins = true;
+                Ok(self.begin(packet, track))
+            }
             Choice::Forward if self.rewriter.begins(packet.spatial) => Ok(self.begin(packet, track)),
             Choice::Forward => self.rewriter.forward(packet),
             Choice::Skip(reason) => {
@@ -133,7 +137,9 @@ impl Downtrack {
         };
         match numbering {
             Ok(numbering) => {
-                let marker = packet.marker || (track.svc && self.selector.ends_picture(packet));
+                // Of sound it means that something begins after silence (RFC 3551, 4.1), and so it does for this subscriber.
+                let begins = begins && self.kind == MediaKind::Audio;
+                let marker = packet.marker || begins || (track.svc && self.selector.ends_picture(packet));
                 Verdict::Send(Header { payload_type, numbering, marker })
             }
             Err(reason) => Verdict::Drop(reason),

@@ -133,6 +133,13 @@ impl Track {
         }
     }
 
+    /// A packet crosses nowhere, on purpose: what is missing before the next one will never come.
+    pub(super) fn skip_relays(&mut self, encoding: u8) {
+        for relay in &mut self.relays {
+            relay.fresh |= bit(encoding) & relay.wanted;
+        }
+    }
+
     /// What those who take the track elsewhere must know of it.
     pub fn state(&self) -> TrackState {
         let Self { layers, clocks, svc, rtt, fraction_lost, .. } = *self;

@@ -22,7 +22,7 @@ pub struct Numbering {
 }
 
 /// How many runs of dropped packets an epoch remembers, so that late packets find their place. Temporal layers of a
-/// 30 fps stream make up to 15 runs a second: this is two seconds, and 1 kB per downtrack.
+/// 30 fps stream make up to 15 runs a second: this is two seconds, and 1 kB per downtrack that leaves something out.
 const RUNS: usize = 32;
 
 /// Further apart than this, aligned timestamps are not believed and arrival times count.
@@ -56,7 +56,7 @@ struct Run {
     seq_shift: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Epoch {
     spatial: Option<u8>,
     first: u64,
@@ -68,7 +68,8 @@ struct Epoch {
     tl0_shift: u8,
     key_shift: u8,
     skipped_picture: Option<u16>,
-    runs: [Run; RUNS],
+    /// A ring once it is full; empty as long as nothing is left out.
+    runs: Vec<Run>,
     /// Runs ever made; the ring holds the last of them.
     run_count: usize,
 }
@@ -84,7 +85,7 @@ impl Epoch {
         tl0_shift: 0,
         key_shift: 0,
         skipped_picture: None,
-        runs: [Run { first: 0, last: 0, timestamp: 0, picture_shift: 0, seq_shift: 0 }; RUNS],
+        runs: Vec::new(),
         run_count: 0,
     };
 
@@ -164,6 +165,8 @@ impl Rewriter {
     /// sender reports of both tell it.
     pub fn begin(&mut self, packet: &Packet, aligned: Option<u32>) -> Numbering {
         let same = self.current.spatial == Some(packet.spatial);
+        let mut runs = core::mem::take(&mut self.previous.runs);
+        runs.clear();
         let timestamp = self.first_timestamp(packet, aligned, same);
         let mut epoch = Epoch {
             spatial: Some(packet.spatial),
@@ -171,6 +174,7 @@ impl Rewriter {
             highest: packet.seq,
             seq_shift: self.next_seq.wrapping_sub(packet.seq),
             timestamp_shift: timestamp.wrapping_sub(packet.timestamp),
+            runs,
             ..Epoch::EMPTY
         };
         if let (Some(numbers), Some(last)) = (packet.numbers(), self.last_vp8) {
@@ -223,17 +227,20 @@ impl Rewriter {
             picture_shift: epoch.picture_shift,
             seq_shift: epoch.seq_shift,
         };
-        let Some(last) = epoch.runs.get_mut(epoch.run_count.wrapping_sub(1) % RUNS) else { return };
-        let adjoins = epoch.run_count > 0 && last.last == epoch.highest;
+        let last = epoch.run_count.checked_sub(1).and_then(|at| epoch.runs.get_mut(at % RUNS));
         // A hole within one dropped frame belongs to that frame.
-        if adjoins && (packet.seq == epoch.highest + 1 || packet.timestamp == last.timestamp) {
+        let goes_on = |last: &&mut Run| {
+            last.last == epoch.highest && (packet.seq == epoch.highest + 1 || packet.timestamp == last.timestamp)
+        };
+        if let Some(last) = last.filter(goes_on) {
             epoch.seq_shift = epoch.seq_shift.wrapping_sub(packet.seq - last.last);
             last.last = packet.seq;
             last.timestamp = packet.timestamp;
         } else {
             epoch.seq_shift = epoch.seq_shift.wrapping_sub(1);
-            if let Some(slot) = epoch.runs.get_mut(epoch.run_count % RUNS) {
-                *slot = before;
+            match epoch.runs.get_mut(epoch.run_count % RUNS) {
+                Some(slot) => *slot = before,
+                None => epoch.runs.push(before),
             }
             epoch.run_count += 1;
         }

@@ -128,6 +128,11 @@ impl Room {
             levels.sort_by(|a, b| b.1.total_cmp(&a.1));
             events.push(Event::Speakers { room: self.id, levels });
         }
+        let microphones = self.tracks.iter().filter(|(_, track)| {
+            track.kind == MediaKind::Audio && !track.muted && !track.always_heard && track.voice.is_open(now)
+        });
+        let voices = microphones.clone().map(|(key, track)| (key, track.voice));
+        self.audible.count(now, microphones.count(), voices);
     }
 
     fn report_quality(&mut self, events: &mut Vec<Event>) {

@@ -323,3 +323,72 @@ fn a_still_screen_is_asked_for_the_encoding_it_has() {
     assert_eq!(bench.room.downtracks[bench.downtrack].wanted(), Some(0));
     assert_eq!(bench.requests(), [0]);
 }
+
+/// A packet of a microphone each 20 ms, at a level.
+fn sound(now: Instant, n: u64, level: u8) -> Packet {
+    let frame = Frame { seq: 500 + n, timestamp: 960 * n as u32, ..FRAME };
+    Packet {
+        payload_type: PayloadType(96),
+        audio_level: Some(level),
+        marker: false,
+        frame: FrameInfo::WHOLE,
+        ..packet(now, frame)
+    }
+}
+
+#[test]
+fn a_microphone_that_is_heard_again_goes_on_as_if_it_had_never_stopped() {
+    let now = Instant::from_millis(10_000);
+    let mut room = Room::new(RoomId(1), RoomConfig::default(), now);
+    let subscriber = room.add_participant(ParticipantId(2));
+    let microphones: Vec<TrackKey> = (0..14)
+        .map(|n| {
+            let publisher = room.add_participant(ParticipantId(100 + n));
+            let track = room.add_track(TrackId(n), publisher, MediaKind::Audio);
+            room.tracks[track].clock_rate = 48_000;
+            let new = NewDowntrack {
+                id: DowntrackId(n),
+                track,
+                subscriber,
+                sender: SenderKey::default(),
+                payload_types: vec![PayloadMap { from: PayloadType(96), to: PayloadType(100), rtx: None }],
+                demand: demand(0),
+                first_seq: 1000,
+                connected: true,
+            };
+            room.add_downtrack(now, new).unwrap();
+            track
+        })
+        .collect();
+    let (mut fanout, mut events) = (Fanout::default(), Vec::new());
+    let mut sent = Vec::new();
+    let mut offered = 0;
+    for n in 0..1_000u64 {
+        let now = now + Duration::from_millis(20 * n);
+        for (at, track) in microphones.iter().enumerate() {
+            // One of them speaks in the first and in the last seconds, the others are quiet.
+            let level = if at == 5 && !(200..800).contains(&n) { 20 } else { 80 };
+            room.on_rtp(*track, &sound(now, n, level), &mut fanout, &mut events);
+            offered += 1;
+            let copies: Vec<Header> = fanout.sends.drain(..).map(|(_, header)| header).collect();
+            if at == 5 {
+                sent.extend(copies.iter().map(|header| (n, *header)));
+            } else if n > 100 {
+                assert!(copies.is_empty(), "silence of {at}");
+            }
+        }
+        room.handle_timeout(now, &mut events);
+    }
+    let first = sent[0].1.numbering;
+    for (place, (n, header)) in sent.iter().enumerate() {
+        assert_eq!(header.numbering.seq, first.seq + place as u64, "no gap");
+        assert_eq!(header.numbering.timestamp, first.timestamp.wrapping_add(960 * *n as u32), "time is real");
+        assert_eq!(header.marker, *n == 0 || *n == 800, "the mark of a beginning, at {n}");
+    }
+    let numbers: Vec<u64> = sent.iter().map(|(n, _)| *n).collect();
+    assert!(numbers.contains(&300), "lingers");
+    assert!(!numbers.contains(&400), "silence goes nowhere");
+    assert!((800..1_000).all(|n| numbers.contains(&n)), "from the first packet on");
+    assert_eq!(fanout.offered, offered);
+    assert!(fanout.dropped.of(DropReason::Inaudible) > 13 * 800);
+}

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::base::{Bitrate, Instant, MediaKind, TrackId};
 use crate::room::allocator::AUDIO_COST;
+use crate::room::audible::Voice;
 use crate::room::config::RoomConfig;
 use crate::room::keyframe::KeyframeRequester;
 use crate::room::layer::{Layer, default_cost};
@@ -53,6 +54,12 @@ pub struct Track {
     pub origin: Option<Origin>,
     /// Audio level.
     pub meter: Meter,
+    /// The same for who is worth hearing.
+    pub voice: Voice,
+    /// Sound that is meant to be heard whatever its level: that of a screen, music.
+    pub always_heard: bool,
+    /// Its packets go nowhere: it is not worth hearing now.
+    pub inaudible: bool,
     /// Loss on the way from the publisher, in 1/256, as last reported to it.
     pub fraction_lost: u8,
     /// A packet has arrived.
@@ -90,6 +97,9 @@ impl Track {
             relays: Vec::new(),
             origin: None,
             meter: Meter::default(),
+            voice: Voice::default(),
+            always_heard: false,
+            inaudible: false,
             fraction_lost: 0,
             started: false,
         }

@@ -12,6 +12,8 @@ use crate::shard::Shard;
 pub struct Census {
     /// Published tracks with sound.
     pub audio_tracks: u32,
+    /// Of those, microphones that are not worth hearing now.
+    pub inaudible_tracks: u32,
     /// Published tracks with a picture.
     pub video_tracks: u32,
     /// Downtracks with sound.
@@ -83,7 +85,10 @@ impl Shard {
         for (room, _) in self.rooms.values() {
             for track in room.tracks.values().filter(|track| track.origin.is_none()) {
                 match track.kind {
-                    MediaKind::Audio => census.audio_tracks += 1,
+                    MediaKind::Audio => {
+                        census.audio_tracks += 1;
+                        census.inaudible_tracks += u32::from(track.inaudible);
+                    }
                     MediaKind::Video => census.video_tracks += 1,
                 }
             }

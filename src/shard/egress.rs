@@ -164,7 +164,10 @@ impl Shard {
         sender.tx.on_sent(now, &sent, entry.payload.len());
         if !sender.reported {
             sender.reported = true;
-            self.stats.first_packet.add(now.since(sender.born), 1);
+            // Of a microphone that is not forwarded it would say how long somebody kept quiet.
+            if !(sender.audio && self.rooms.get(sender.room).is_some_and(|(room, _)| room.is_choosing_speakers())) {
+                self.stats.first_packet.add(now.since(sender.born), 1);
+            }
             let soon = now + FIRST_REPORT;
             line.next_sender_report = Some(line.next_sender_report.map_or(soon, |at| at.min(soon)));
             self.timers.schedule(Owner::Transport(key), &mut line.scheduled, Some(soon));

@@ -33,6 +33,7 @@ pub struct Batch {
 
 /// What shards tell each other of a track.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few, and kept in place: a box would be an allocation for each")]
 enum Notice {
     /// To its publisher's shard: send these encodings, or nothing any more.
     Wish { track: TrackId, wish: Option<Encodings> },

@@ -129,6 +129,7 @@ fn track(kind: MediaKind, ssrc: u32) -> TrackParams {
     TrackParams {
         kind,
         screen_share: false,
+        always_heard: false,
         mid: ssrc.to_string(),
         codecs: vec![if kind == MediaKind::Audio { audio } else { video }],
         encodings: vec![EncodingParams { rid: None, ssrc: Some(Ssrc(ssrc)), rtx_ssrc: Some(Ssrc(ssrc + 1)) }],

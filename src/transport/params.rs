@@ -103,6 +103,8 @@ pub struct TrackParams {
     pub kind: MediaKind,
     /// A screen rather than a camera: first in line for bandwidth, slower frame rates are normal.
     pub screen_share: bool,
+    /// Sound that is no microphone somebody speaks into, the sound of a screen or music: forwarded whatever its level.
+    pub always_heard: bool,
     /// Media section identifier on the publisher's transport (RFC 9143), at most 16 bytes.
     pub mid: String,
     /// Payload types the publisher may use.

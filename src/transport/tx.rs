@@ -26,6 +26,11 @@ const BUDGET_BURST: i64 = 64 * 1024;
 /// A publisher's clock that puts its stream further than this from when it came is not believed.
 const MAX_CLOCK_ERROR_SECONDS: u32 = 10;
 
+/// Packets that can be answered for at first; four seconds of a small picture of 15 packets a second, and 2 kB.
+const FIRST_ANSWERABLE: usize = 64;
+/// A packet younger than this is kept for an answer while there may be more of them: several round trips.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// What is fixed about a sent stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -33,7 +38,7 @@ pub struct Config {
     pub ssrc: Ssrc,
     /// RTP clock rate in Hz.
     pub clock_rate: u32,
-    /// How many sent packets can be answered for; rounded up to a power of two. Zero: no NACK.
+    /// How many sent packets can be answered for at most; rounded up to a power of two. Zero: no NACK.
     pub answerable: usize,
     /// First sequence number of the retransmission stream (RFC 4588).
     pub first_rtx: u16,
@@ -82,8 +87,8 @@ struct Slot {
     /// Low half of the outgoing number; enough, since slots are reused within 2^32 packets.
     seq: u32,
     timestamp: u32,
-    /// Milliseconds of the last answer, wrapping.
-    answered_ms: u32,
+    /// Milliseconds when it was sent, or last answered for, wrapping.
+    touched_ms: u32,
     vp8: vp8::Numbers,
     used: bool,
     has_vp8: bool,
@@ -160,15 +165,14 @@ impl TxStream {
                 timestamp: sent.timestamp,
             });
         }
-        if self.slots.is_empty() && self.config.answerable > 0 {
-            self.slots = vec![Slot::default(); self.config.answerable.next_power_of_two()].into();
-        }
+        let now_ms = wire_u32(now.as_millis());
+        self.make_room(now_ms, sent.seq);
         let Some(slot) = slot_of(&mut self.slots, sent.seq) else { return };
         *slot = Slot {
             seq: wire_u32(sent.seq),
             source: sent.source,
             timestamp: sent.timestamp,
-            answered_ms: 0,
+            touched_ms: now_ms,
             vp8: sent.vp8.unwrap_or_default(),
             used: true,
             has_vp8: sent.vp8.is_some(),
@@ -199,7 +203,7 @@ impl TxStream {
         let Some(slot) = slot_of(&mut self.slots, seq).filter(|slot| slot.used && slot.seq == wire_u32(seq)) else {
             return Err(DropReason::TooLate);
         };
-        let since_answer = Duration::from_millis(u64::from(now_ms.wrapping_sub(slot.answered_ms)));
+        let since_answer = Duration::from_millis(u64::from(now_ms.wrapping_sub(slot.touched_ms)));
         if slot.answers >= MAX_ANSWERS || (slot.answers > 0 && since_answer < spacing) {
             return Err(DropReason::Duplicate);
         }
@@ -207,7 +211,7 @@ impl TxStream {
             return Err(DropReason::Full);
         }
         slot.answers += 1;
-        slot.answered_ms = now_ms;
+        slot.touched_ms = now_ms;
         Ok(Retransmit {
             seq,
             encoding: slot.encoding,
@@ -310,6 +314,30 @@ impl TxStream {
     /// Packets and payload bytes sent so far, wrapping, without retransmissions.
     pub const fn sent(&self) -> (u32, u32) {
         (self.packets, self.octets)
+    }
+
+    /// Have as many slots as the rate asks for: twice as many when a young packet would be forgotten.
+    fn make_room(&mut self, now_ms: u32, seq: u64) {
+        let most = match self.config.answerable {
+            0 => return,
+            answerable => answerable.next_power_of_two(),
+        };
+        if self.slots.is_empty() {
+            self.slots = vec![Slot::default(); most.min(FIRST_ANSWERABLE)].into();
+        }
+        let size = self.slots.len();
+        let young = |slot: &Slot| u128::from(now_ms.wrapping_sub(slot.touched_ms)) < KEPT.as_millis();
+        let forgets =
+            slot_of(&mut self.slots, seq).is_some_and(|slot| slot.used && slot.seq != wire_u32(seq) && young(slot));
+        if !forgets || size >= most {
+            return;
+        }
+        let before = core::mem::replace(&mut self.slots, vec![Slot::default(); size * 2].into());
+        for slot in before.iter().filter(|slot| slot.used) {
+            if let Some(place) = slot_of(&mut self.slots, u64::from(slot.seq)) {
+                *place = *slot;
+            }
+        }
     }
 
     fn count(&mut self, payload: usize) {

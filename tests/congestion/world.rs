@@ -138,6 +138,7 @@ impl World {
         let params = TrackParams {
             kind,
             screen_share: false,
+            always_heard: false,
             mid: ssrc.to_string(),
             codecs: vec![if kind == MediaKind::Audio { audio } else { video }],
             encodings: (0..encodings).map(encoding).collect(),

@@ -14,6 +14,7 @@
     reason = "a test: it fails loudly"
 )]
 
+mod audible;
 mod client;
 mod media;
 mod net;

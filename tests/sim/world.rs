@@ -453,6 +453,7 @@ impl World {
         let params = TrackParams {
             kind: if video { MediaKind::Video } else { MediaKind::Audio },
             screen_share: false,
+            always_heard: false,
             mid: track.to_string(),
             codecs: vec![codec],
             encodings: (0..encodings)

@@ -411,6 +411,7 @@ fn track_params(info: &proto::TrackInfo, kind: MediaKind, section: &NegotiatedSe
     TrackParams {
         kind,
         screen_share: info.source == proto::TrackSource::ScreenShare as i32,
+        always_heard: is_always_heard(info),
         mid: section.mid.clone(),
         codecs: section.codec_params(),
         encodings: section.encodings.clone(),
@@ -418,6 +419,14 @@ fn track_params(info: &proto::TrackInfo, kind: MediaKind, section: &NegotiatedSe
         nack: section.nack,
         muted: info.muted,
     }
+}
+
+/// Whether sound is meant to be heard whatever its level. Stereo alone does not make music of it: browsers say it of every
+/// microphone that has two channels, but they take the echo out of speech.
+fn is_always_heard(info: &proto::TrackInfo) -> bool {
+    let has = |feature: proto::AudioTrackFeature| info.audio_features.contains(&i32::from(feature));
+    info.source == proto::TrackSource::ScreenShareAudio as i32
+        || (has(proto::AudioTrackFeature::TfStereo) && !has(proto::AudioTrackFeature::TfEchoCancellation))
 }
 
 /// Version of track information made now.

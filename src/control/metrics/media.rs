@@ -218,6 +218,7 @@ impl Media {
         size("transport", sum(|s| s.shard.transports));
         size("connected_transport", census(|c| c.connected_transports));
         size("track", sum(|s| s.shard.tracks));
+        size("inaudible_track", census(|c| c.inaudible_tracks));
         size("downtrack", sum(|s| s.shard.downtracks));
         let flow = |flow: &str, count: i64| self.downtracks.with_label_values(&[flow]).set(count);
         flow("audio", census(|c| c.audio_downtracks));

@@ -35,6 +35,7 @@ impl Seats {
         let params = TrackParams {
             kind: MediaKind::Audio,
             screen_share: false,
+            always_heard: false,
             mid: String::new(),
             codecs: Vec::new(),
             encodings: vec![EncodingParams { rid: None, ssrc: None, rtx_ssrc: None }],

@@ -64,6 +64,7 @@ impl Shard {
     pub(in crate::shard) fn renegotiated(&mut self, room: RoomKey, key: TrackKey, id: TrackId, params: &TrackParams) {
         if let Some(track) = self.rooms.get_mut(room).and_then(|(room, _)| room.tracks.get_mut(key)) {
             track.screen_share = params.screen_share;
+            track.always_heard = params.always_heard;
             track.encodings = params.encodings.len();
             track.clock_rate = params.codecs.first().map_or(90_000, |codec| codec.clock_rate);
         }
