@@ -182,7 +182,7 @@ impl Mailbox {
 
     /// A way for the shard `from` to this thread's; the other end goes to [`Inbox::attach`].
     pub fn ring(&self, from: ShardId) -> (RingInlet, RingOutlet) {
-        Ring::pair(from, self.0.clone())
+        Ring::ends(from, self.0.clone())
     }
 
     /// Tell the thread to end after its current turn.

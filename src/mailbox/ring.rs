@@ -39,7 +39,7 @@ pub struct RingOutlet {
 
 impl Ring {
     /// Both ends of a way from `from` to the thread that reads `reader`.
-    pub(super) fn pair(from: ShardId, reader: Arc<Shared>) -> (RingInlet, RingOutlet) {
+    pub(super) fn ends(from: ShardId, reader: Arc<Shared>) -> (RingInlet, RingOutlet) {
         let ring = Arc::new(Self { full: ArrayQueue::new(BATCHES), empty: ArrayQueue::new(BATCHES) });
         (RingInlet { ring: ring.clone(), reader }, RingOutlet { from, ring })
     }
@@ -85,6 +85,8 @@ impl RingOutlet {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]

@@ -33,7 +33,7 @@ pub struct Batch {
 
 /// What shards tell each other of a track.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few, and kept in place: a box would be an allocation for each")]
+#[expect(clippy::large_enum_variant, reason = "most of them are the large one, and a box is an allocation")]
 enum Notice {
     /// To its publisher's shard: send these encodings, or nothing any more.
     Wish { track: TrackId, wish: Option<Encodings> },
@@ -172,13 +172,14 @@ impl Shard {
         if publication.source != Source::Shard(from) {
             return Err(DropReason::Removed);
         }
-        let slot = publication.streams.get_mut(usize::from(packet.spatial)).ok_or(DropReason::Bug)?;
-        let key = match *slot {
+        let encoding = usize::from(packet.spatial);
+        let key = match publication.streams.get(encoding).copied().ok_or(DropReason::Bug)? {
             Some(key) => key,
             None => {
-                let encoding = usize::from(packet.spatial);
                 let key = self.streams.insert(new_stream(publication, Ssrc(0), encoding, &self.config.limits)?);
-                publication.streams[encoding] = Some(key);
+                if let Some(slot) = publication.streams.get_mut(encoding) {
+                    *slot = Some(key);
+                }
                 key
             }
         };

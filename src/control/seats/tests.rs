@@ -1,5 +1,5 @@
 //! Who goes where, and what each thread is told.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::atomic::AtomicUsize;
 

@@ -1,5 +1,7 @@
 //! A room on two shards: what crosses, when, and what is asked for.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 use super::*;
 use crate::base::ShardId;
 use crate::rtp::rtcp::SenderInfo;
