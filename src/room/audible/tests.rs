@@ -1,3 +1,5 @@
+//! Who is forwarded when many microphones are open.
+
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
 
 use slotmap::SlotMap;
