@@ -561,9 +561,10 @@ async fn obey(mut orders: mpsc::Receiver<Order>, registry: Registry) {
             }
             Order::Lower { room, identity, max_spatial } => (room, AdminRequest::LimitVideo { identity, max_spatial }),
         };
-        // Nobody there by that name: nothing to do.
+        // Nobody there by that name: nothing to do. The answer is not waited for: what happens in one room must not hold up
+        // a removal from another.
         if let Some(room) = registry.find(&room).await {
-            let _ = room.admin(request).await;
+            room.order(request);
         }
     }
 }

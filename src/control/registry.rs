@@ -194,6 +194,17 @@ impl RoomHandle {
         });
     }
 
+    /// Have the room do something, whatever comes of it. Orders are obeyed one after the other. Never waits.
+    pub(super) fn order(&self, request: AdminRequest) {
+        let (answer, _) = oneshot::channel();
+        let input = RoomInput::Admin { request: Box::new(request), answer };
+        if let Err(mpsc::error::TrySendError::Full(input)) = self.inputs.try_send(input) {
+            // A room whose queue is full is told when there is a place.
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move { inputs.send(input).await });
+        }
+    }
+
     /// Ask the room something; `None` when it has ended meanwhile.
     pub(super) async fn admin(&self, request: AdminRequest) -> Option<Result<AdminAnswer, AdminError>> {
         let (sender, answer) = oneshot::channel();

@@ -2,6 +2,7 @@
 //! about rooms.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +37,14 @@ const AGAIN: Duration = Duration::from_millis(250);
 const DOWN: Duration = Duration::from_secs(1);
 /// Proofs remembered.
 const MAX_PROOFS: usize = 16_384;
-/// Look-ups at once.
-const MAX_LOOKUPS: usize = 64;
+/// Look-ups at once at homeservers of our own. More wait for a place: a call that everybody joins at once is no misuse.
+const MAX_OWN: usize = 64;
+/// Look-ups at once at homeservers of others, in lanes by their names: a slow one holds up those of its lane alone, and
+/// never our own users.
+const LANES: usize = 32;
+const MAX_PER_LANE: usize = 4;
+/// How long a look-up waits for a place. Clients show an error page when they wait for longer.
+const PLACE_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 16 << 10;
 
@@ -51,7 +58,8 @@ pub(super) struct OpenId {
     patience: Duration,
     federation: Arc<Federation>,
     proofs: Coalesced<Result<String, OpenIdError>>,
-    places: Semaphore,
+    own: Semaphore,
+    lanes: [Semaphore; LANES],
 }
 
 #[derive(Deserialize)]
@@ -67,8 +75,9 @@ impl OpenId {
         patience: Duration,
         federation: Arc<Federation>,
     ) -> Self {
-        let (proofs, places) = (Coalesced::new(MAX_PROOFS), Semaphore::new(MAX_LOOKUPS));
-        Self { homes, trusted, patience, federation, proofs, places }
+        let proofs = Coalesced::new(MAX_PROOFS);
+        let (own, lanes) = (Semaphore::new(MAX_OWN), std::array::from_fn(|_| Semaphore::new(MAX_PER_LANE)));
+        Self { homes, trusted, patience, federation, proofs, own, lanes }
     }
 
     /// The user whose token it is.
@@ -87,8 +96,11 @@ impl OpenId {
     }
 
     async fn ask(&self, server: &str, token: &str) -> Result<String, OpenIdError> {
-        let _place = self.places.try_acquire().map_err(|_| OpenIdError::Busy)?;
         ServerName::parse(server).map_err(|_| OpenIdError::Refused)?;
+        let places = if self.homes.contains_key(server) { &self.own } else { self.lane(server) };
+        // Elapsed, or (never) closed.
+        let place = tokio::time::timeout(PLACE_PATIENCE, places.acquire()).await;
+        let _place = place.map_err(|_| OpenIdError::Busy)?.map_err(|_| OpenIdError::Busy)?;
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("access_token", token).finish();
         let path = format!("/_matrix/federation/v1/openid/userinfo?{query}");
         let reply = match self.homes.get(server) {
@@ -107,6 +119,13 @@ impl OpenId {
             && server_of_user(&user) == Some(server)
             && !user.chars().any(|c| c.is_control() || c.is_whitespace());
         if speaks_for { Ok(user) } else { Err(OpenIdError::Refused) }
+    }
+
+    fn lane(&self, server: &str) -> &Semaphore {
+        let mut hasher = DefaultHasher::new();
+        server.hash(&mut hasher);
+        let at = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
+        self.lanes.get(at).unwrap_or(&self.own)
     }
 
     /// Clients do not ask twice: a join that meets a homeserver in a bad moment would end in an error page.

@@ -82,6 +82,14 @@ impl Service {
         }
     }
 
+    /// Who has just come in may have lost a right after its token was checked and before the room knew it.
+    fn confirm_rights(&self, room: &str, identity: &str) {
+        if let Some((_, known)) = self.calls.known(room, identity) {
+            let rights = known.rights;
+            self.order(Order::Permit { room: room.to_owned(), identity: identity.to_owned(), rights });
+        }
+    }
+
     pub(super) fn permit(&mut self, now: i64, room: &str, identity: &str, rights: Rights) {
         let Some(known) = self.calls.known_mut(room, identity) else { return };
         known.rights = rights;
@@ -120,6 +128,7 @@ impl Service {
                 self.ceilings.joined(room, identity);
                 self.leave_connected(now, room, identity);
                 self.recheck_one(now, room, identity);
+                self.confirm_rights(room, identity);
             }
             Came::Left { intended } => {
                 if self.calls.left(room, identity, sid) {
