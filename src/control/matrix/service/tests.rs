@@ -151,6 +151,9 @@ impl World {
         }
         let joined = Presence { room: room_name(ROOM, SLOT), identity, sid: "PA_1".to_owned(), what: Came::Joined };
         self.input(Input::Presence(joined.clone())).await;
+        // What it may do is said again when it is in: the room may know less of it than we do.
+        let confirmed = self.orders.try_recv();
+        assert!(matches!(confirmed, Ok(Order::Permit { .. })), "{confirmed:?}");
         joined
     }
 
