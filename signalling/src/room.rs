@@ -33,11 +33,13 @@ mod publish;
 mod quality;
 mod resume;
 mod rpc;
+mod said;
 mod settings;
 mod signal;
 mod simulate;
 mod speakers;
 mod subscribe;
+mod tally;
 mod timers;
 mod track;
 mod update;
@@ -55,6 +57,7 @@ use data_track::Handles;
 use ids::Ids;
 use lifetime::Lifetime;
 use participant::{Nonces, Participant};
+use tally::Tally;
 use timers::Timers;
 use track::{Downtrack, Track};
 use update::Updates;
@@ -86,6 +89,7 @@ pub struct Room {
     track_sids: BTreeMap<String, TrackId>,
     downtracks: BTreeMap<DowntrackId, Downtrack>,
     updates: Updates,
+    tally: Tally,
     replay: Replay,
     handles: Handles,
     nonces: Nonces,
@@ -164,6 +168,7 @@ impl Room {
             track_sids: BTreeMap::new(),
             downtracks: BTreeMap::new(),
             updates: Updates::default(),
+            tally: Tally::default(),
             replay: Replay::default(),
             handles: Handles::default(),
             nonces: Nonces::default(),

@@ -5,39 +5,33 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use livekit_protocol as proto;
-use signalling::livekit::{Encoded, Wire, encode_response};
-use signalling::room::api::Refusal;
+use signalling::livekit::{Encoded, Wire};
+use signalling::room::api::{Refusal, Said};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// A message on its way to any number of clients, encoded once per wire format.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    message: Arc<proto::SignalResponse>,
-    binary: Encoded,
+    message: Said,
     /// Hardly any client speaks JSON: made for the first that does.
     text: OnceLock<Option<Encoded>>,
 }
 
 impl Outgoing {
-    /// Encode for clients that speak protobuf.
-    pub(super) fn new(message: Arc<proto::SignalResponse>) -> Option<Arc<Self>> {
-        let binary = encode_response(&message, Wire::Binary).ok()?;
-        Some(Arc::new(Self { message, binary, text: OnceLock::new() }))
+    pub(super) fn new(message: Said) -> Arc<Self> {
+        Arc::new(Self { message, text: OnceLock::new() })
     }
 
     /// As the client reads it.
     pub(super) fn encoded(&self, wire: Wire) -> Option<Encoded> {
         match wire {
-            Wire::Binary => Some(self.binary.clone()),
-            Wire::Text => self.text.get_or_init(|| encode_response(&self.message, Wire::Text).ok()).clone(),
+            Wire::Binary => self.message.encoded(wire).ok(),
+            Wire::Text => self.text.get_or_init(|| self.message.encoded(wire).ok()).clone(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        match &self.binary {
-            Encoded::Binary(bytes) | Encoded::Text(bytes) => bytes.len(),
-        }
+        self.message.len()
     }
 }
 
@@ -158,11 +152,13 @@ impl Overrun {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may fail by panicking")]
 
+    use livekit_protocol as proto;
+
     use super::*;
 
     fn message(bytes: usize) -> Arc<Outgoing> {
         let message = proto::signal_response::Message::RefreshToken("x".repeat(bytes));
-        Outgoing::new(Arc::new(proto::SignalResponse { message: Some(message) })).unwrap()
+        Outgoing::new(Said::from(&proto::SignalResponse { message: Some(message) }))
     }
 
     #[test]

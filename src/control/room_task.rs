@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use livekit_protocol as proto;
 use signalling::media::{DataChannel, MediaCommand, ParticipantId};
 use signalling::room::Room;
 use signalling::room::api::{
     AdminAnswer, AdminError, AdminId, AdminRequest, ConnectionId, Grants, Input, JoinRequest, Notice, Output, Refusal,
+    Said,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -275,8 +275,8 @@ impl RoomTask {
         }
     }
 
-    fn send(&mut self, to: &[ConnectionId], message: Arc<proto::SignalResponse>) {
-        let Some(outgoing) = Outgoing::new(message) else { return };
+    fn send(&mut self, to: &[ConnectionId], message: Said) {
+        let outgoing = Outgoing::new(message);
         for connection in to {
             let Some((link, _)) = self.links.get_mut(connection) else { continue };
             // The WebSocket task cuts the connection and reports its end on its own way.
@@ -288,7 +288,7 @@ impl RoomTask {
 
     fn refresh(&mut self, connection: ConnectionId, grants: &Grants) {
         match self.context.auth.refreshed(grants) {
-            Ok(message) => self.send(&[connection], Arc::new(message)),
+            Ok(message) => self.send(&[connection], Said::from(&message)),
             Err(error) => tracing::warn!(%error, "a token could not be refreshed"),
         }
     }

@@ -1,11 +1,11 @@
 //! What goes into the room machine and what comes out: the contract between it and the server around it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_protocol as proto;
 
+pub use super::said::Said;
 use crate::media::{MediaCommand, MediaEvent, ParticipantId};
 use crate::token::CallClaim;
 
@@ -175,12 +175,12 @@ pub struct JoinRequest {
 /// What the room machine wants done, in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Send a message to these connections (encoded once per wire format).
+    /// Send a message to these connections.
     Send {
         /// To whom.
         to: Vec<ConnectionId>,
         /// What.
-        message: Arc<proto::SignalResponse>,
+        message: Said,
     },
     /// Close a WebSocket after what was sent before.
     Close {

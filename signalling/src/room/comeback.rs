@@ -8,13 +8,14 @@
 //! negotiated: what is there before counts. And what happens after that waits until the two seconds are over.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_protocol as proto;
-use proto::participant_info::State;
 
 use super::api::{Company, ConnectionId, Generation, Grants, Output};
 use super::cx::{Cx, Message};
+use super::said::{Piece, Said};
 use super::update::chunks;
 use super::{Room, Timer};
 use crate::media::ParticipantId;
@@ -42,7 +43,7 @@ pub(super) struct Comeback {
     /// It keeps events to itself and never tells them.
     pub(super) is_deaf: bool,
     /// Whom it is to be told of when that is over, by identity.
-    missed: BTreeMap<String, proto::ParticipantInfo>,
+    missed: BTreeMap<Arc<str>, Piece>,
 }
 
 /// People are coming back to a room that nobody is in.
@@ -161,8 +162,9 @@ impl Room {
         for (_, response) in comeback.held {
             cx.send(connection, Message::TrackPublished(response));
         }
-        for participants in chunks(comeback.missed.into_values().collect()) {
-            cx.send(connection, Message::Update(proto::ParticipantUpdate { participants }));
+        let missed: Vec<_> = comeback.missed.into_values().collect();
+        for pieces in chunks(&missed) {
+            cx.say(connection.into_iter().collect(), Said::update(pieces));
         }
         if comeback.is_deaf {
             self.reconcile_subscriber(cx, id);
@@ -170,29 +172,31 @@ impl Room {
     }
 
     /// Tells these connections about participants: at once, but for who would not tell its page.
-    pub(super) fn tell(&mut self, cx: &mut Cx<'_>, mut to: Vec<ConnectionId>, infos: Vec<proto::ParticipantInfo>) {
+    pub(super) fn tell(&mut self, cx: &mut Cx<'_>, mut to: Vec<ConnectionId>, pieces: &[Piece]) {
         if !self.returning.is_empty() {
-            to.retain(|connection| !self.is_told_later(cx, *connection, &infos));
+            to.retain(|connection| !self.is_told_later(cx, *connection, pieces));
         }
-        cx.send_many(to, Message::Update(proto::ParticipantUpdate { participants: infos }));
+        if !to.is_empty() && !pieces.is_empty() {
+            cx.say(to, Said::update(pieces));
+        }
     }
 
-    fn is_told_later(&mut self, cx: &mut Cx<'_>, to: ConnectionId, infos: &[proto::ParticipantInfo]) -> bool {
+    fn is_told_later(&mut self, cx: &mut Cx<'_>, to: ConnectionId, pieces: &[Piece]) -> bool {
         let participant = self.connections.get(&to).and_then(|id| self.participants.get_mut(id));
         let Some(participant) = participant else { return false };
         let Some(comeback) = participant.comeback.as_mut().filter(|comeback| comeback.is_deaf) else { return false };
         let mut at_once = Vec::new();
-        for info in infos {
+        for piece in pieces {
             // Farewells are told whenever they come, and nobody tells of oneself.
-            if info.state() == State::Disconnected || info.identity == participant.grants.identity {
-                comeback.missed.remove(&info.identity);
-                at_once.push(info.clone());
+            if piece.is_gone || *piece.identity == *participant.grants.identity {
+                comeback.missed.remove(&piece.identity);
+                at_once.push(piece.clone());
             } else {
-                comeback.missed.insert(info.identity.clone(), info.clone());
+                comeback.missed.insert(piece.identity.clone(), piece.clone());
             }
         }
         if !at_once.is_empty() {
-            cx.send(Some(to), Message::Update(proto::ParticipantUpdate { participants: at_once }));
+            cx.say(vec![to], Said::update(&at_once));
         }
         true
     }

@@ -1,12 +1,12 @@
 //! What travels through every handler: the time, and where outputs go.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_protocol as proto;
 pub(super) use proto::signal_response::Message;
 
 use super::api::{ConnectionId, Notice, Now, Output};
+use super::said::Said;
 use crate::media::MediaCommand;
 
 /// Lent by the caller of [`super::Room::handle`] for one input.
@@ -51,7 +51,13 @@ impl<'a> Cx<'a> {
     /// One message, built once, to many.
     pub(super) fn send_many(&mut self, to: Vec<ConnectionId>, message: Message) {
         if !to.is_empty() {
-            let message = Arc::new(proto::SignalResponse { message: Some(message) });
+            self.say(to, Said::from(&proto::SignalResponse { message: Some(message) }));
+        }
+    }
+
+    /// The same with what has been encoded already.
+    pub(super) fn say(&mut self, to: Vec<ConnectionId>, message: Said) {
+        if !to.is_empty() {
             self.out.push(Output::Send { to, message });
         }
     }

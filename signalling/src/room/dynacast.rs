@@ -10,7 +10,7 @@ use super::cx::{Cx, Message};
 use super::settings::layers_of;
 use super::track::Track;
 use super::{Room, Timer};
-use crate::media::{MediaKind, TrackId};
+use crate::media::{Demand, MediaKind, TrackId};
 
 /// A publisher that has not been told anything by then is.
 const FIRST_UPDATE: Duration = Duration::from_secs(10);
@@ -28,6 +28,36 @@ pub(super) struct Dynacast {
 impl Dynacast {
     pub(super) const fn new(kind: MediaKind) -> Self {
         Self { told: Quality::High, said: false, kind }
+    }
+}
+
+/// How many downtracks want a track up to which spatial layer: kept, because one of a thousand subscribers must not have
+/// the others looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wants([u32; 4]);
+
+impl Wants {
+    fn place(&mut self, demand: Demand) -> Option<&mut u32> {
+        let top = self.0.len() - 1;
+        let index = usize::from(demand.max_spatial).min(top);
+        self.0.get_mut(index).filter(|_| demand.enabled)
+    }
+
+    pub(super) fn add(&mut self, demand: Demand) {
+        if let Some(count) = self.place(demand) {
+            *count += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, demand: Demand) {
+        if let Some(count) = self.place(demand) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// The highest layer anybody wants; `None`: nobody wants anything.
+    fn top(&self) -> Option<usize> {
+        self.0.iter().rposition(|count| *count > 0)
     }
 }
 
@@ -55,7 +85,7 @@ impl Room {
         if entry.dynacast.kind != MediaKind::Video {
             return;
         }
-        let (wanted, told, said) = (rank(self.wanted_quality(entry)), rank(entry.dynacast.told), entry.dynacast.said);
+        let (wanted, told, said) = (rank(wanted_quality(entry)), rank(entry.dynacast.told), entry.dynacast.said);
         let timer = Timer::Dynacast(track);
         if wanted > told {
             self.send_dynacast(cx, track);
@@ -67,24 +97,9 @@ impl Room {
         }
     }
 
-    fn wanted_quality(&self, track: &Track) -> Quality {
-        let demands = track.downtracks.iter().filter_map(|downtrack| self.downtracks.get(downtrack));
-        let live = demands.filter(|downtrack| downtrack.demand.enabled);
-        let Some(spatial) = live.map(|downtrack| usize::from(downtrack.demand.max_spatial)).max() else {
-            return Quality::Off;
-        };
-        // The top layer is always "high": clients number the only layer of a track as they like.
-        if spatial + 1 >= track.spatial_layers() {
-            return Quality::High;
-        }
-        let quality =
-            layers_of(track).get(spatial).map_or_else(|| i32::try_from(spatial).unwrap_or(2), |layer| layer.quality);
-        Quality::try_from(quality).unwrap_or(Quality::High)
-    }
-
     pub(super) fn send_dynacast(&mut self, cx: &mut Cx<'_>, track: TrackId) {
         self.timers.cancel(Timer::Dynacast(track));
-        let Some(wanted) = self.tracks.get(&track).map(|entry| self.wanted_quality(entry)) else { return };
+        let Some(wanted) = self.tracks.get(&track).map(wanted_quality) else { return };
         let Some(entry) = self.tracks.get_mut(&track) else { return };
         if entry.dynacast.said && entry.dynacast.told == wanted {
             return;
@@ -111,6 +126,17 @@ impl Room {
             }
         }
     }
+}
+
+fn wanted_quality(track: &Track) -> Quality {
+    let Some(spatial) = track.wants.top() else { return Quality::Off };
+    // The top layer is always "high": clients number the only layer of a track as they like.
+    if spatial + 1 >= track.spatial_layers() {
+        return Quality::High;
+    }
+    let quality =
+        layers_of(track).get(spatial).map_or_else(|| i32::try_from(spatial).unwrap_or(2), |layer| layer.quality);
+    Quality::try_from(quality).unwrap_or(Quality::High)
 }
 
 fn quality_update(track: &Track, wanted: Quality) -> proto::SubscribedQualityUpdate {

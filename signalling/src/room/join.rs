@@ -8,10 +8,12 @@ use proto::participant_info::State;
 
 use super::api::{ConnectionId, Generation, JoinRequest, Now, Output, Refusal};
 use super::bucket::Bucket;
-use super::cx::{Cx, Message};
+use super::cx::Cx;
 use super::data::Inbox;
 use super::leg::{Debounce, Leg, Publisher, Subscriber};
 use super::participant::{Options, Participant, attribute_bytes};
+use super::said::Said;
+use super::tally::Tally;
 use super::update::Urgency;
 use super::{Room, Task, Timer};
 use crate::media::{MediaCommand, ParticipantId, TransportParams};
@@ -81,6 +83,7 @@ impl Room {
         let may_pause = request.subscriber_allow_pause;
         let participant = self.make_participant(cx, connection, request);
         let id = participant.id;
+        self.forget_farewell(cx, participant.identity());
         cx.media(MediaCommand::AddParticipant { participant: id });
         if let Some(allowed) = may_pause {
             cx.media(MediaCommand::SetPausing { participant: id, allowed });
@@ -90,6 +93,7 @@ impl Room {
         self.sids.insert(participant.sid.clone(), id);
         self.connections.insert(connection, id);
         self.participants.insert(id, participant);
+        self.recount(id);
 
         self.send_join(cx, id);
         self.begin_comeback(cx, id);
@@ -98,7 +102,7 @@ impl Room {
         self.timers.set_if_idle(Timer::Quality, cx.after(super::quality::INTERVAL));
         self.watch_emptiness(cx);
         self.counts_changed(cx);
-        self.changed(cx, id, if urgent { Urgency::Now } else { Urgency::ByRole });
+        self.changed(cx, id, if urgent { Urgency::Soon } else { Urgency::ByRole });
 
         // What is there already rides in the first description, which saves a round trip.
         self.reconcile_subscriber(cx, id);
@@ -145,6 +149,8 @@ impl Room {
             },
             state: State::Joined,
             version: 1,
+            piece: None,
+            counted: Tally::default(),
             joined_ms: cx.now.unix_ms,
             connection: Some(connection),
             moving: None,
@@ -214,14 +220,13 @@ impl Room {
         own.into_iter().chain(self.config.ice_servers.iter().cloned()).collect()
     }
 
-    fn send_join(&self, cx: &mut Cx<'_>, id: ParticipantId) {
+    fn send_join(&mut self, cx: &mut Cx<'_>, id: ParticipantId) {
+        let others = self.others(id);
         let Some(participant) = self.participants.get(&id) else { return };
-        let others = self.participants.values().filter(|other| other.id != id && !other.is_hidden());
         let seconds = |duration: Duration| i32::try_from(duration.as_secs()).unwrap_or(i32::MAX).max(1);
         let join = proto::JoinResponse {
             room: Some(self.room_message()),
             participant: self.info(id),
-            other_participants: others.filter_map(|other| self.info(other.id)).collect(),
             server_version: self.config.server_version.clone(),
             ice_servers: self.ice_servers(cx.now, &participant.sid),
             subscriber_primary: Self::subscriber_is_primary(participant),
@@ -235,7 +240,7 @@ impl Room {
             fast_publish: participant.grants.can_publish,
             ..Default::default()
         };
-        cx.send(participant.connection, Message::Join(join));
+        cx.say(participant.connection.into_iter().collect(), Said::join(&join, &others));
     }
 
     pub(super) fn server_info(&self) -> proto::ServerInfo {

@@ -125,6 +125,7 @@ impl Room {
         self.drop_data_tracks(cx, id);
         self.drop_calls(cx, id);
         let Some(participant) = self.participants.remove(&id) else { return };
+        self.uncount(&participant);
         cx.media(MediaCommand::RemoveParticipant { participant: id });
         self.forget(&participant);
         if replaced {
@@ -152,9 +153,6 @@ impl Room {
         }
         for leg in participant.legs() {
             self.transports.remove(&leg.transport);
-        }
-        for other in self.participants.values_mut() {
-            other.told_quality.remove(&id);
         }
         for task in Task::ALL {
             self.timers.cancel(Timer::Of(id, task));

@@ -72,11 +72,9 @@ impl Room {
     /// The room as clients and operators see it.
     pub(super) fn room_message(&self) -> proto::Room {
         let mut room = self.lifetime.message(&self.sid, &self.params, self.created_ms);
-        let visible = || self.participants.values().filter(|participant| !participant.is_hidden());
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        room.num_participants = count(visible().count());
-        room.num_publishers = count(visible().filter(|participant| participant.is_publisher()).count());
-        room.active_recording = self.participants.values().any(|participant| participant.grants.recorder);
+        room.num_participants = self.tally.visible;
+        room.num_publishers = self.tally.publishers;
+        room.active_recording = self.tally.recorders > 0;
         room.enabled_codecs = self.enabled_codecs();
         room
     }

@@ -82,7 +82,7 @@ impl Room {
             metadata.clone_into(&mut grants.metadata);
         }
         if before != (grants.name.clone(), grants.metadata.clone(), grants.attributes.clone()) {
-            self.changed(cx, id, Urgency::Now);
+            self.changed(cx, id, Urgency::Soon);
             // What a resume or a full reconnect brings along must not be older than this.
             self.refresh_token(cx, id);
         }

@@ -48,7 +48,7 @@ impl Room {
         // First the order, then the news: a client that hears of it first would contradict.
         cx.send(self.connection_of(id), Message::Mute(proto::MuteTrackRequest { sid, muted }));
         if self.set_muted(cx, track, muted) {
-            self.changed(cx, id, Urgency::Now);
+            self.changed(cx, id, Urgency::Soon);
         }
     }
 
@@ -106,7 +106,7 @@ impl Room {
         change(entry);
         if entry.info != before {
             entry.info.version = Some(version_at(cx));
-            self.changed(cx, id, Urgency::Now);
+            self.changed(cx, id, Urgency::Soon);
             self.layers_changed(cx, track);
         }
     }

@@ -12,6 +12,8 @@ use super::bucket::Bucket;
 use super::comeback::Comeback;
 use super::data::Inbox;
 use super::leg::{Publisher, Subscriber};
+use super::said::Piece;
+use super::tally::Tally;
 use crate::media::{DowntrackId, MediaKind, ParticipantId, TrackId};
 
 /// One device in the room, from its join to its final removal; survives resumes.
@@ -28,6 +30,10 @@ pub(super) struct Participant {
     pub(super) state: State,
     /// One up with each change others can see.
     pub(super) version: u32,
+    /// How others see it, encoded, and the version of that.
+    pub(super) piece: Option<(u32, Piece)>,
+    /// As what it is counted in the room.
+    pub(super) counted: Tally,
     pub(super) joined_ms: i64,
     /// Its WebSocket; `None` while it is away.
     pub(super) connection: Option<ConnectionId>,

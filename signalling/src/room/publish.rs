@@ -8,7 +8,7 @@ use proto::request_response::{Reason, Request};
 use super::Room;
 use super::api::Notice;
 use super::cx::{Cx, Message};
-use super::dynacast::Dynacast;
+use super::dynacast::{Dynacast, Wants};
 use super::leg::Content;
 use super::participant::{Participant, PendingTrack};
 use super::track::{Track, sid_infix};
@@ -214,7 +214,9 @@ impl Room {
             params: params.clone(),
             codecs: section.codecs.clone(),
             downtracks: std::collections::BTreeSet::new(),
+            told: false,
             told_subscribed: false,
+            wants: Wants::default(),
             dynacast: Dynacast::new(kind),
             level: 0.0,
         };
@@ -232,12 +234,14 @@ impl Room {
         if tracks.is_empty() {
             return;
         }
-        self.changed(cx, id, Urgency::Now);
-        self.counts_changed(cx);
         for track in tracks {
             self.watch_dynacast(cx, *track);
+            self.offer_when_told(*track);
+        }
+        self.changed(cx, id, Urgency::Soon);
+        self.counts_changed(cx);
+        for track in tracks {
             self.notice_track(cx, id, *track, false);
-            self.reconcile_track(cx, *track);
         }
     }
 
@@ -286,7 +290,7 @@ impl Room {
         }
         cx.media(MediaCommand::Unpublish { track });
         self.drop_track(cx, id, track);
-        self.changed(cx, id, Urgency::Now);
+        self.changed(cx, id, Urgency::Soon);
         self.counts_changed(cx);
         self.release_queued(cx, id, &cid);
     }

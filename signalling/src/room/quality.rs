@@ -35,7 +35,7 @@ impl Room {
         about.dedup();
         let mut updates = Vec::new();
         let mut told = Vec::new();
-        for other in about {
+        for other in about.iter().copied() {
             let Some((sid, score)) = self.participants.get(&other).and_then(|other| Some((&other.sid, other.quality?)))
             else {
                 continue;
@@ -54,6 +54,7 @@ impl Room {
             }
         }
         if let Some(participant) = self.participants.get_mut(&id) {
+            participant.told_quality.retain(|other, _| about.binary_search(other).is_ok());
             participant.told_quality.extend(told);
         }
         if !updates.is_empty() {

@@ -10,6 +10,7 @@ use super::api::{ConnectionId, JoinRequest};
 use super::cx::{Cx, Message};
 use super::join::client_configuration;
 use super::leave::leave_message;
+use super::said::Said;
 use super::update::chunks;
 use super::{Task, Timer};
 use crate::media::ParticipantId;
@@ -35,9 +36,11 @@ impl Room {
         }
         self.end_comeback(cx, id);
         // Farewells first, then the full picture, which stands for all that was missed.
-        let departed = self.departed(cx);
-        for participants in chunks(departed).into_iter().chain(chunks(self.visible_to(id))) {
-            cx.send(Some(connection), Message::Update(proto::ParticipantUpdate { participants }));
+        let (mut picture, others) = (self.departed(cx), self.others(id));
+        picture.extend(self.piece(id));
+        picture.extend(others);
+        for pieces in chunks(&picture) {
+            cx.say(vec![connection], Said::update(pieces));
         }
         let room = Some(self.room_message());
         cx.send(Some(connection), Message::RoomUpdate(proto::RoomUpdate { room }));

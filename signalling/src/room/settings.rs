@@ -74,8 +74,12 @@ impl Room {
         if entry.demand == demand {
             return;
         }
-        entry.demand = demand;
+        let before = std::mem::replace(&mut entry.demand, demand);
         let track = entry.track;
+        if let Some(track) = self.tracks.get_mut(&track) {
+            track.wants.remove(before);
+            track.wants.add(demand);
+        }
         if let Some(params) = &mut entry.params {
             params.demand = demand;
             cx.media(MediaCommand::SetDemand { downtrack, demand });

@@ -7,7 +7,7 @@ use livekit_protocol as proto;
 use super::Room;
 use super::api::ConnectionId;
 use super::cx::{Cx, Message};
-use crate::media::{ParticipantId, TrackId};
+use crate::media::{MediaKind, ParticipantId, TrackId};
 
 /// Levels are told in eighths: a meter needs no more, and fewer steps are fewer messages.
 const STEPS: f32 = 8.0;
@@ -31,10 +31,13 @@ impl Room {
     /// One message for all who hear the same ones.
     fn tell_speakers(&self, cx: &mut Cx<'_>, changed: &BTreeSet<ParticipantId>) {
         let mut groups: BTreeMap<Vec<ParticipantId>, Vec<ConnectionId>> = BTreeMap::new();
+        let speakers: Vec<_> = changed.iter().map(|speaker| (*speaker, self.audio_of(*speaker))).collect();
         for participant in self.participants.values() {
             let Some(connection) = participant.connection else { continue };
-            let heard = changed.iter().copied().filter(|speaker| self.hears(participant.id, *speaker));
-            let heard: Vec<_> = heard.collect();
+            let hears = |(speaker, audio): &(ParticipantId, Vec<TrackId>)| {
+                *speaker == participant.id || audio.iter().any(|track| participant.downtracks.contains_key(track))
+            };
+            let heard: Vec<_> = speakers.iter().filter(|one| hears(one)).map(|(speaker, _)| *speaker).collect();
             if !heard.is_empty() {
                 groups.entry(heard).or_default().push(connection);
             }
@@ -49,16 +52,14 @@ impl Room {
         if listener == speaker {
             return true;
         }
-        let (Some(listener), Some(speaker)) = (self.participants.get(&listener), self.participants.get(&speaker))
-        else {
-            return false;
-        };
-        let mut audio = speaker.tracks.iter().filter(|track| self.is_audio(**track));
-        audio.any(|track| listener.downtracks.contains_key(track))
+        let listener = self.participants.get(&listener);
+        listener.is_some_and(|one| self.audio_of(speaker).iter().any(|track| one.downtracks.contains_key(track)))
     }
 
-    fn is_audio(&self, track: TrackId) -> bool {
-        self.tracks.get(&track).is_some_and(|track| track.kind == crate::media::MediaKind::Audio)
+    fn audio_of(&self, speaker: ParticipantId) -> Vec<TrackId> {
+        let tracks = self.participants.get(&speaker).into_iter().flat_map(|speaker| &speaker.tracks);
+        let is_audio = |track: &TrackId| self.tracks.get(track).is_some_and(|track| track.kind == MediaKind::Audio);
+        tracks.copied().filter(is_audio).collect()
     }
 
     /// A participant is as loud as its loudest track.

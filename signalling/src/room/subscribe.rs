@@ -138,6 +138,10 @@ impl Room {
         if !participant.grants.can_subscribe || publisher.is_hidden() || participant.unsupported.contains(&track.id) {
             return Some(Verdict::No);
         }
+        // Later ones are told of it as they join. Ids go up.
+        if !track.told && participant.id.0 < track.id.0 {
+            return Some(Verdict::No);
+        }
         if !publisher.allows(participant, track.sid()) {
             return Some(Verdict::Denied);
         }
@@ -187,6 +191,7 @@ impl Room {
         entry.downtracks.insert(downtrack);
         let demand = settings::initial_demand(entry, participant.options.adaptive_stream);
         let demand = settings::limited(demand, entry, limit);
+        entry.wants.add(demand);
         let rtx_ssrc = (kind == MediaKind::Video).then(|| self.ids.ssrc());
         let made = Downtrack {
             subscriber: id,
@@ -345,6 +350,7 @@ impl Room {
         }
         if let Some(track) = self.tracks.get_mut(&entry.track) {
             track.downtracks.remove(&downtrack);
+            track.wants.remove(entry.demand);
         }
         if let Some(participant) = self.participants.get_mut(&entry.subscriber) {
             participant.downtracks.remove(&entry.track);

@@ -28,6 +28,13 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
+    /// Sets it, or moves it nearer.
+    pub(super) fn set_no_later(&mut self, key: K, at: Duration) {
+        if self.at.get(&key).is_none_or(|before| at < *before) {
+            self.set(key, at);
+        }
+    }
+
     pub(super) fn cancel(&mut self, key: K) {
         if let Some(at) = self.at.remove(&key) {
             self.order.remove(&(at, key));

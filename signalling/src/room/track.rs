@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use livekit_protocol as proto;
 
-use super::dynacast::Dynacast;
+use super::dynacast::{Dynacast, Wants};
 use super::settings::{Settings, layers_of};
 use crate::media::{Demand, DowntrackId, DowntrackParams, MediaKind, ParticipantId, TrackId, TrackParams};
 use crate::sdp::SectionCodec;
@@ -23,8 +23,12 @@ pub(super) struct Track {
     /// What the publisher may send, preferred one first.
     pub(super) codecs: Vec<SectionCodec>,
     pub(super) downtracks: BTreeSet<DowntrackId>,
+    /// Those who were there when it was published have been told of it.
+    pub(super) told: bool,
     /// The publisher has been told that somebody subscribes.
     pub(super) told_subscribed: bool,
+    /// What its downtracks want, taken together.
+    pub(super) wants: Wants,
     pub(super) dynacast: Dynacast,
     /// Audio level as last reported, 0.0 when silent.
     pub(super) level: f32,

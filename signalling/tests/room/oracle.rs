@@ -29,7 +29,7 @@ impl Oracle {
     pub(crate) fn check(&mut self, output: &Output) {
         match output {
             Output::Send { to, message } => {
-                let message = message.message.as_ref().expect("a message");
+                let message = &message.message().message.expect("a message");
                 let distinct: BTreeSet<_> = to.iter().collect();
                 assert_eq!(distinct.len(), to.len(), "one copy for everybody");
                 for connection in to {

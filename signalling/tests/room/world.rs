@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) tokens: Vec<(ConnectionId, Grants)>,
     pub(crate) answers: Vec<Result<AdminAnswer, AdminError>>,
     pub(crate) ended: bool,
+    /// Bytes encoded, and bytes on all the wires.
+    pub(crate) said: (usize, usize),
     oracle: Oracle,
     next_connection: u64,
 }
@@ -150,6 +152,7 @@ impl World {
             tokens: Vec::new(),
             answers: Vec::new(),
             ended: false,
+            said: (0, 0),
             oracle: Oracle::default(),
             next_connection: 1,
         }
@@ -164,8 +167,11 @@ impl World {
             self.oracle.check(&output);
             match output {
                 Output::Send { to, message } => {
+                    self.said.0 += message.len();
+                    self.said.1 += to.len() * message.len();
+                    let message = message.message().message.unwrap();
                     for connection in to {
-                        self.inboxes.entry(connection).or_default().push_back(message.message.clone().unwrap());
+                        self.inboxes.entry(connection).or_default().push_back(message.clone());
                     }
                 }
                 Output::Close { connection } => self.closed.push(connection),
