@@ -18,7 +18,7 @@ mod rooms;
 mod service;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -533,10 +533,12 @@ pub(super) fn calls_secret(config: &Config) -> Option<Secret> {
     if !config.matrix.is_on() {
         return None;
     }
-    let named = config.matrix.homeservers.iter().map(|home| [home.as_token.expose(), home.hs_token.expose()].concat());
+    // Of all homeservers, in an order of its own: who has the registration of one cannot make tokens for calls of others.
+    let tokens = config.matrix.homeservers.iter().map(|home| [home.as_token.expose(), home.hs_token.expose()].concat());
+    let tokens: BTreeSet<String> = tokens.filter(|tokens| !tokens.is_empty()).collect();
+    let all = tokens.into_iter().reduce(|all, one| format!("{all}\n{one}"));
     // Without a registration nothing but the name of the homeserver is checked anyway.
-    let first = named.into_iter().find(|tokens| !tokens.is_empty());
-    let known = first.or_else(|| config.keys.first().map(|(_, secret)| secret.expose().to_owned()))?;
+    let known = all.or_else(|| config.keys.first().map(|(_, secret)| secret.expose().to_owned()))?;
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, known.as_bytes()), b"weir: tokens for calls");
     let hex = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
     Some(Secret::new(tag.as_ref().iter().flat_map(hex).collect::<String>()))

@@ -39,8 +39,14 @@ pub(super) struct Call {
 
 /// Most callers remembered per call.
 const MAX_PER_CALL: usize = 4_096;
+/// Callers of one user remembered per call: a page that is loaded anew is another one. The oldest that is not connected
+/// makes place.
+const MAX_PER_USER: usize = 32;
 /// Most calls.
 const MAX_CALLS: usize = 65_536;
+/// When so many are remembered, one Matrix room may add none beyond this: slots are named by clients.
+const MANY_CALLS: usize = 4_096;
+const MAX_PER_MATRIX_ROOM: usize = 16;
 /// Sessions of one identity that are counted; there is one, or two while one replaces the other.
 const MAX_SESSIONS: usize = 8;
 /// How long a revocation is kept, ms: longer than any token lives, with all refreshments of a lost connection.
@@ -56,7 +62,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Remember somebody who got a token. False when there is no place.
     pub(super) fn grant(&mut self, room: &str, matrix_room: &str, slot: &str, identity: &str, known: Known) -> bool {
-        if !self.calls.contains_key(room) && self.calls.len() >= MAX_CALLS {
+        if !self.calls.contains_key(room) && !self.has_place_for_call(matrix_room) {
             return false;
         }
         let call = self.calls.entry(room.to_owned()).or_insert_with(|| Call {
@@ -64,7 +70,8 @@ impl Calls {
             slot: slot.to_owned(),
             participants: BTreeMap::new(),
         });
-        let has_place = call.participants.len() < MAX_PER_CALL;
+        let is_new = !call.participants.contains_key(identity);
+        let has_place = call.participants.len() < MAX_PER_CALL && (!is_new || call.make_place(&known.caller.user));
         match call.participants.get_mut(identity) {
             Some(there) => {
                 let live = std::mem::take(&mut there.live);
@@ -77,6 +84,12 @@ impl Calls {
             }
             None => false,
         }
+    }
+
+    fn has_place_for_call(&self, matrix_room: &str) -> bool {
+        let of_room = || self.calls.values().filter(|call| call.matrix_room == matrix_room).count();
+        let count = self.calls.len();
+        count < MANY_CALLS || (count < MAX_CALLS && of_room() < MAX_PER_MATRIX_ROOM)
     }
 
     /// Somebody who was let in.
@@ -179,6 +192,19 @@ impl Calls {
     }
 }
 
+impl Call {
+    /// Whether one more caller of a user can be remembered; one of its own may be forgotten for it.
+    fn make_place(&mut self, user: &str) -> bool {
+        let of_user = || self.participants.iter().filter(|(_, known)| known.caller.user == user);
+        if of_user().count() < MAX_PER_USER {
+            return true;
+        }
+        let away = of_user().filter(|(_, known)| known.live.is_empty());
+        let oldest = away.min_by_key(|(_, known)| known.granted_at).map(|(identity, _)| identity.clone());
+        oldest.is_some_and(|identity| self.participants.remove(&identity).is_some())
+    }
+}
+
 /// How many users of other servers are connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RemoteLoad {
@@ -202,6 +228,37 @@ mod tests {
             granted_at: 1_000,
             live: BTreeSet::new(),
         }
+    }
+
+    #[test]
+    fn one_user_takes_the_place_of_its_own_callers_only() {
+        let mut calls = Calls::default();
+        let mut grant = |user: &str, device: usize| {
+            let device = format!("D{device}");
+            let identity = format!("{user}:{device}");
+            let granted_at =
+                1_000 + i64::try_from(calls.all().map(|(_, call)| call.participants.len()).sum::<usize>()).unwrap();
+            let is_in = calls.grant("r", "!a:hs", "s", &identity, Known { granted_at, ..known(user, &device) });
+            calls.joined("r", &identity, "PA");
+            is_in
+        };
+        assert!(grant("@bob:hs", 0));
+        assert!((0..MAX_PER_USER).all(|device| grant("@eve:hs", device)));
+        assert!(!grant("@eve:hs", 999), "all of them are connected");
+        assert!(grant("@carol:hs", 0));
+        calls.left("r", "@eve:hs:D3", "PA");
+        assert!(calls.grant("r", "!a:hs", "s", "@eve:hs:D999", known("@eve:hs", "D999")));
+        assert!(calls.known("r", "@eve:hs:D3").is_none() && calls.known("r", "@bob:hs:D0").is_some());
+    }
+
+    #[test]
+    fn slots_of_one_room_do_not_take_the_places_of_all() {
+        let mut calls = Calls::default();
+        let mut grant = |room: &str, slot: usize| {
+            calls.grant(&format!("{room}{slot}"), room, "s", "@bob:hs:D", known("@bob:hs", "D"))
+        };
+        assert!((0..MANY_CALLS).all(|slot| grant("!a:hs", slot)));
+        assert!(!grant("!a:hs", MANY_CALLS) && grant("!b:hs", 0));
     }
 
     #[test]

@@ -219,7 +219,8 @@ impl Service {
         }
     }
 
-    fn cap_of(&self, home: HomeId, room: &str, user: &str, inside: bool) -> Result<Rights, Refused> {
+    /// The most a user may have by the policy for users of other homeservers, and by who is there already.
+    pub(super) fn cap_of(&self, home: HomeId, room: &str, user: &str, inside: bool) -> Result<Rights, Refused> {
         let Some(it) = self.homes.get(home.0) else { return Err(Refused::NotInRoom) };
         if it.server.is_local(user) {
             return Ok(Rights::ALL);

@@ -82,6 +82,25 @@ impl Service {
         }
     }
 
+    /// Tokens are given by who is there then. Who comes in with one is counted again: more may have been given than there
+    /// are places. False when it had to go.
+    fn keeps_quotas(&mut self, now: i64, room: &str, identity: &str) -> bool {
+        let Some((_, known)) = self.calls.known(room, identity) else { return true };
+        let Some(home) = known.home.filter(|_| known.live.is_empty()) else { return true };
+        match self.cap_of(home, room, &known.caller.user, false) {
+            Ok(cap) => {
+                if let Some(known) = self.calls.known_mut(room, identity) {
+                    known.cap = cap;
+                }
+                true
+            }
+            Err(refused) => {
+                self.eject(now, room, identity, refused);
+                false
+            }
+        }
+    }
+
     /// Who has just come in may have lost a right after its token was checked and before the room knew it.
     fn confirm_rights(&self, room: &str, identity: &str) {
         if let Some((_, known)) = self.calls.known(room, identity) {
@@ -110,6 +129,9 @@ impl Service {
         let Presence { room, identity, sid, what } = presence;
         match what {
             Came::Joined => {
+                if !self.keeps_quotas(now, room, identity) {
+                    return;
+                }
                 if !self.calls.joined(room, identity, sid) {
                     // Let in by nobody, or removed while it was on its way.
                     self.audit.record(&Record {

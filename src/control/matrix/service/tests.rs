@@ -124,6 +124,16 @@ impl World {
 
     /// A token, the membership in the room where it is readable, and media.
     async fn enters(&mut self, user: &str, mode: Mode, delegates: bool) -> Presence {
+        let joined = self.gets_token(user, mode, delegates).await;
+        self.input(Input::Presence(joined.clone())).await;
+        // What it may do is said again when it is in: the room may know less of it than we do.
+        let confirmed = self.orders.try_recv();
+        assert!(matches!(confirmed, Ok(Order::Permit { .. })), "{confirmed:?}");
+        joined
+    }
+
+    /// All of that but the join, which is given.
+    async fn gets_token(&mut self, user: &str, mode: Mode, delegates: bool) -> Presence {
         let caller = Caller {
             user: user.to_owned(),
             device: Some("DEV".to_owned()),
@@ -149,12 +159,7 @@ impl World {
             let event = self.home.set(ROOM, CALL_MEMBER, &state_key(user), user, &content);
             self.push(&event).await;
         }
-        let joined = Presence { room: room_name(ROOM, SLOT), identity, sid: "PA_1".to_owned(), what: Came::Joined };
-        self.input(Input::Presence(joined.clone())).await;
-        // What it may do is said again when it is in: the room may know less of it than we do.
-        let confirmed = self.orders.try_recv();
-        assert!(matches!(confirmed, Ok(Order::Permit { .. })), "{confirmed:?}");
-        joined
+        Presence { room: room_name(ROOM, SLOT), identity, sid: "PA_1".to_owned(), what: Came::Joined }
     }
 
     async fn leaves(&mut self, joined: &Presence, intended: bool) {
@@ -366,4 +371,26 @@ async fn the_video_of_remote_users_is_lowered_near_a_ceiling() {
     }
     let page = String::from_utf8(world.metrics.page(true)).unwrap();
     assert!(page.contains("weir_matrix_remote_video_lowered{kind=\"room\"} 1"), "{page}");
+}
+
+#[tokio::test]
+async fn more_tokens_than_places_let_nobody_more_of_other_homeservers_in() {
+    let mut world = World::new().await;
+    let mut config = MatrixConfig::default();
+    config.remote_users.max_per_room = 1;
+    world.service.config = Arc::new(config);
+    let mut tokens = Vec::new();
+    let users = ["@rita:far.test", "@sam:far.test"];
+    for user in users {
+        world.home.member(ROOM, user, "join");
+    }
+    for user in users {
+        tokens.push(world.gets_token(user, Mode::State, false).await);
+    }
+    let [rita, sam] = [0, 1].map(|n| tokens[n].clone());
+    world.input(Input::Presence(rita)).await;
+    assert!(matches!(world.orders.try_recv(), Ok(Order::Permit { .. })), "the first has a place");
+    world.input(Input::Presence(sam.clone())).await;
+    let removed = Order::Remove { room: sam.room, identity: sam.identity };
+    assert_eq!(world.orders.try_recv().ok(), Some(removed));
 }
