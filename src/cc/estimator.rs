@@ -297,11 +297,12 @@ impl Estimator {
         if fell_short || self.detector.stands(now_us) || self.loss.loss().saturating_sub(inherent) > SHORT_LOSS {
             self.short = Some(now_us);
         }
+        let (slow, fast) = self.throughput.rates();
         let input = Input {
             now_us,
             usage,
-            slow: self.throughput.slow().map(|rates| rates.without_loss(inherent)),
-            fast: self.throughput.fast().map(|rates| rates.without_loss(inherent)),
+            slow: slow.map(|rates| rates.without_loss(inherent)),
+            fast: fast.map(|rates| rates.without_loss(inherent)),
             queue_us: self.detector.queue_us(),
             rtt: self.rtt(),
             // Without padding it grows as far as is needed, and a queue has to tell when that is too far.

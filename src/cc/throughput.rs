@@ -7,15 +7,25 @@ use core::time::Duration;
 
 /// Packets looked back over.
 const SAMPLES: usize = 512;
-/// The slow rate goes over this time ...
-const SLOW_US: i64 = 1_000_000;
-/// ... and at most this, where packets are few.
-const SLOW_MOST_US: i64 = 5_000_000;
-const SLOW_PACKETS: usize = 20;
-/// The fast rate, for what gets through right now.
-const FAST_US: i64 = 250_000;
-const FAST_MOST_US: i64 = 1_000_000;
-const FAST_PACKETS: usize = 8;
+const SLOW: Window = Window { us: 1_000_000, most_us: 5_000_000, packets: 20 };
+/// For what gets through right now.
+const FAST: Window = Window { us: 250_000, most_us: 1_000_000, packets: 8 };
+
+/// What a rate is taken over.
+struct Window {
+    /// This time ...
+    us: i64,
+    /// ... and at most this, where packets are fewer than those.
+    most_us: i64,
+    packets: usize,
+}
+
+impl Window {
+    /// Whether a sample that old does not belong to it any more.
+    const fn ends(&self, age: i64, packets: usize) -> bool {
+        age > self.most_us || (age > self.us && packets >= self.packets)
+    }
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
@@ -29,6 +39,60 @@ struct Sample {
 pub(super) struct Throughput {
     samples: Box<[Sample]>,
     count: usize,
+}
+
+/// What was seen going back from the newest sample.
+struct Scan {
+    newest: Sample,
+    oldest: Sample,
+    bytes: u64,
+    packets: usize,
+    pause: i64,
+    second_pause: i64,
+    first_sent: u64,
+    last_sent: u64,
+}
+
+impl Scan {
+    const fn new(newest: Sample) -> Self {
+        let Sample { sent, .. } = newest;
+        Self {
+            newest,
+            oldest: newest,
+            bytes: 0,
+            packets: 0,
+            pause: 0,
+            second_pause: 0,
+            first_sent: sent,
+            last_sent: sent,
+        }
+    }
+
+    fn add(&mut self, sample: &Sample) {
+        let gap = self.oldest.arrival - sample.arrival;
+        if gap > self.pause {
+            (self.second_pause, self.pause) = (self.pause, gap);
+        } else {
+            self.second_pause = self.second_pause.max(gap);
+        }
+        self.bytes += u64::from(sample.size);
+        self.first_sent = self.first_sent.min(sample.sent);
+        self.last_sent = self.last_sent.max(sample.sent);
+        self.oldest = *sample;
+        self.packets += 1;
+    }
+
+    fn rates(&self, window: &Window) -> Option<Rates> {
+        if self.packets < window.packets / 2 {
+            return None;
+        }
+        // The longest pause counts as the second longest: a receiver that stood still is not a slow path.
+        let received = (self.newest.arrival - self.oldest.arrival) - self.pause + self.second_pause;
+        Some(Rates {
+            received: rate(self.bytes - u64::from(self.oldest.size), u64::try_from(received).ok()?)?,
+            sent: rate(self.bytes - u64::from(self.newest.size), self.last_sent - self.first_sent)?,
+        })
+    }
 }
 
 /// Rates over one window.
@@ -74,50 +138,31 @@ impl Throughput {
         }
     }
 
-    /// Over the last second and at least twenty packets.
-    pub(super) fn slow(&self) -> Option<Rates> {
-        self.over(SLOW_US, SLOW_PACKETS, SLOW_MOST_US)
-    }
-
-    /// Over the last quarter second and at least eight packets.
-    pub(super) fn fast(&self) -> Option<Rates> {
-        self.over(FAST_US, FAST_PACKETS, FAST_MOST_US)
-    }
-
-    fn over(&self, window: i64, least: usize, most: i64) -> Option<Rates> {
-        let newest = self.sample(0)?;
-        let held = self.count.min(SAMPLES);
-        let (mut bytes, mut oldest, mut next) = (0u64, newest, newest);
-        let (mut pause, mut second_pause) = (0i64, 0i64);
-        let (mut first_sent, mut last_sent) = (newest.sent, newest.sent);
-        let mut packets = 0;
-        for back in 0..held {
-            let Some(sample) = self.sample(back) else { break };
+    /// Over the last second and at least twenty packets, and over the last quarter second and at least eight.
+    pub(super) fn rates(&self) -> (Option<Rates>, Option<Rates>) {
+        let Some(newest) = self.sample(0) else { return (None, None) };
+        let mut scan = Scan::new(newest);
+        let mut fast = None;
+        for sample in self.back() {
             let age = newest.arrival - sample.arrival;
-            if age > most || (age > window && packets >= least) {
+            if fast.is_none() && FAST.ends(age, scan.packets) {
+                fast = Some(scan.rates(&FAST));
+            }
+            if SLOW.ends(age, scan.packets) {
                 break;
             }
-            let gap = next.arrival - sample.arrival;
-            if gap > pause {
-                (second_pause, pause) = (pause, gap);
-            } else {
-                second_pause = second_pause.max(gap);
-            }
-            bytes += u64::from(sample.size);
-            first_sent = first_sent.min(sample.sent);
-            last_sent = last_sent.max(sample.sent);
-            (oldest, next) = (sample, sample);
-            packets += 1;
+            scan.add(sample);
         }
-        if packets < least / 2 {
-            return None;
-        }
-        // The longest pause counts as the second longest: a receiver that stood still is not a slow path.
-        let received = (newest.arrival - oldest.arrival) - pause + second_pause;
-        Some(Rates {
-            received: rate(bytes - u64::from(oldest.size), u64::try_from(received).ok()?)?,
-            sent: rate(bytes - u64::from(newest.size), last_sent - first_sent)?,
-        })
+        (scan.rates(&SLOW), fast.unwrap_or_else(|| scan.rates(&FAST)))
+    }
+
+    /// Samples from the newest back.
+    fn back(&self) -> impl Iterator<Item = &Sample> {
+        let next = self.count % SAMPLES;
+        let (new, old) = self.samples.split_at_checked(next).unwrap_or_default();
+        // What was never written lies behind what was.
+        let old = if self.count < SAMPLES { &[] } else { old };
+        new.iter().rev().chain(old.iter().rev())
     }
 
     fn sample(&self, back: usize) -> Option<Sample> {
@@ -147,7 +192,7 @@ mod tests {
             // 1000 bytes each 8 ms: 1 Mbit/s sent; received at 800 kbit/s.
             throughput.on_packet(u64::from(n) * 8_000, i64::from(n) * 10_000, 1000);
         }
-        let rates = throughput.slow().unwrap_or_default();
+        let rates = throughput.rates().0.unwrap_or_default();
         assert_eq!(rates, Rates { received: 800_000, sent: 1_000_000 });
         assert_eq!((rates.acked(), rates.capture_percent()), (800_000, 80));
     }
@@ -159,16 +204,16 @@ mod tests {
             let pause = if n > 150 { 300_000 } else { 0 };
             throughput.on_packet(u64::from(n) * 8_000, i64::from(n) * 8_000 + pause, 1000);
         }
-        assert!(throughput.slow().is_some_and(|rates| rates.acked() > 950_000), "{:?}", throughput.slow());
+        assert!(throughput.rates().0.is_some_and(|rates| rates.acked() > 950_000), "{:?}", throughput.rates().0);
     }
 
     #[test]
     fn nothing_is_known_of_few_packets() {
         let mut throughput = Throughput::new();
-        assert_eq!(throughput.slow(), None);
+        assert_eq!(throughput.rates().0, None);
         for n in 0..3u32 {
             throughput.on_packet(u64::from(n) * 8_000, i64::from(n) * 8_000, 1000);
         }
-        assert_eq!(throughput.fast(), None);
+        assert_eq!(throughput.rates().1, None);
     }
 }
