@@ -146,7 +146,7 @@ pub fn run() -> ExitCode {
 fn check(file: &std::path::Path) -> Result<(), String> {
     let config = Config::load(file).map_err(|e| e.to_string())?;
     config.check().map_err(|e| e.in_file(file).to_string())?;
-    for note in &config.notes {
+    for note in config.notes.iter().chain(&config.matrix.state_problem()) {
         print(&format!("note: {note}\n"));
     }
     print(&format!("{}: good\n{}", file.display(), ports(&config)));
