@@ -17,6 +17,7 @@ mod logging;
 mod matrix;
 mod media;
 mod nodes;
+pub mod reference;
 mod room;
 mod rtc;
 mod tls;

@@ -92,6 +92,18 @@ fn example_with_keys_is_a_good_file() {
 }
 
 #[test]
+fn pages_that_are_written_by_weir_are_as_it_would_write_them() {
+    for page in ["configuration", "metrics"] {
+        let output = run(&["reference", page]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = format!("{}/docs/{page}.md", env!("CARGO_MANIFEST_DIR"));
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        let is_fresh = kept == String::from_utf8(output.stdout).unwrap();
+        assert!(is_fresh, "cargo run -- reference {page} > docs/{page}.md");
+    }
+}
+
+#[test]
 fn a_livekit_file_is_good_and_what_has_no_effect_is_named() {
     let text = format!(
         "port: 7880\nkeys: {{key: {SECRET}}}\nredis: {{address: \"redis:6379\"}}\n\
