@@ -1,5 +1,5 @@
 //! The command line: `serve`, `token`, `keys`, `registration`, `why`, `audit`, `doctor`,
-//! `support-bundle`, `config`.
+//! `support-bundle`, `reference`, `config`.
 //!
 //! What a person did wrong is one line on stderr that says what to change, and exit code 2.
 
@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Keys};
 
@@ -46,11 +46,25 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Collect what whoever helps asks for, without anything private.
     SupportBundle(bundle::BundleArgs),
+    /// Print a page of the documentation.
+    Reference {
+        /// Which.
+        #[arg(value_enum)]
+        page: Reference,
+    },
     /// Check or show configuration.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Reference {
+    /// Every setting: docs/configuration.md.
+    Configuration,
+    /// Every metric: docs/metrics.md.
+    Metrics,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,6 +142,11 @@ pub fn run() -> ExitCode {
             result => result.map(|_| ()),
         },
         Command::SupportBundle(args) => bundle::run(&args),
+        Command::Reference { page: Reference::Configuration } => {
+            print(&crate::config::reference::page());
+            Ok(())
+        }
+        Command::Reference { page: Reference::Metrics } => crate::control::metrics_reference().map(|page| print(&page)),
         Command::Config { command: ConfigCommand::Check { file } } => check(&file),
         Command::Config { command: ConfigCommand::Example } => {
             print(&crate::config::example::example());
@@ -146,7 +165,7 @@ pub fn run() -> ExitCode {
 fn check(file: &std::path::Path) -> Result<(), String> {
     let config = Config::load(file).map_err(|e| e.to_string())?;
     config.check().map_err(|e| e.in_file(file).to_string())?;
-    for note in &config.notes {
+    for note in config.notes.iter().chain(&config.matrix.state_problem()) {
         print(&format!("note: {note}\n"));
     }
     print(&format!("{}: good\n{}", file.display(), ports(&config)));

@@ -17,6 +17,7 @@ mod logging;
 mod matrix;
 mod media;
 mod nodes;
+pub mod reference;
 mod room;
 mod rtc;
 mod tls;
@@ -25,7 +26,7 @@ mod units;
 mod webhook;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -165,7 +166,7 @@ impl Config {
     /// Read the files that are named in what was read from `path`.
     fn settle(self, path: &Path, beside: &Path) -> Result<Self, ConfigError> {
         let mut config = self;
-        config.matrix.settle(beside).map_err(|e| e.in_file(path))?;
+        config.matrix.settle(beside, &state_folder(beside)).map_err(|e| e.in_file(path))?;
         config.tls.settle(beside);
         config.turn.settle(beside).map_err(|e| e.in_file(path))?;
         config.nodes.settle(beside);
@@ -289,6 +290,16 @@ sections!(
     "prometheus" => PrometheusConfig,
     "webhook" => WebhookConfig
 );
+
+/// Where a service may write: what systemd made for it (systemd.exec, `StateDirectory=`), or the image; else `beside`.
+#[expect(clippy::disallowed_methods, reason = "the configuration is where the environment is read")]
+fn state_folder(beside: &Path) -> PathBuf {
+    let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    match given.split(':').next() {
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+        _ => beside.to_owned(),
+    }
+}
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)

@@ -38,6 +38,7 @@ mod visitors;
 mod webhook;
 mod ws;
 
+pub use metrics::reference::page as metrics_reference;
 pub use redact::Redacted;
 pub use server::{Server, ServerError, Started};
 

@@ -92,6 +92,18 @@ fn example_with_keys_is_a_good_file() {
 }
 
 #[test]
+fn pages_that_are_written_by_weir_are_as_it_would_write_them() {
+    for page in ["configuration", "metrics"] {
+        let output = run(&["reference", page]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = format!("{}/docs/{page}.md", env!("CARGO_MANIFEST_DIR"));
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        let is_fresh = kept == String::from_utf8(output.stdout).unwrap();
+        assert!(is_fresh, "cargo run -- reference {page} > docs/{page}.md");
+    }
+}
+
+#[test]
 fn a_livekit_file_is_good_and_what_has_no_effect_is_named() {
     let text = format!(
         "port: 7880\nkeys: {{key: {SECRET}}}\nredis: {{address: \"redis:6379\"}}\n\
@@ -135,6 +147,33 @@ fn key_files_are_read_beside_the_file_that_names_them() {
     let output = run(&["config", "check", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let _ = (std::fs::remove_file(keys), std::fs::remove_file(config));
+}
+
+#[test]
+fn state_goes_where_a_service_may_write_and_it_is_said_when_nothing_can_be_kept() {
+    let text = format!(
+        "keys: {{key: {SECRET}}}\nmatrix:\n  homeservers:\n    - {{server_name: example.org, feed: openid, \
+         openid_url: 'http://127.0.0.1:9'}}\n"
+    );
+    let path = file("state", &text);
+    let folder = path.with_extension("state");
+    let check = |folder: &str| {
+        let output =
+            weir().env("STATE_DIRECTORY", folder).args(["config", "check", path.to_str().unwrap()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Not even root writes into what is no folder.
+    let missing = check(folder.to_str().unwrap());
+    assert!(missing.contains("note: `matrix.state_file`"), "{missing}");
+    assert!(missing.contains(folder.join("weir-state.db").to_str().unwrap()), "{missing}");
+    std::fs::create_dir(&folder).unwrap();
+    assert!(!check(folder.to_str().unwrap()).contains("note:"));
+    assert!(!check(&format!("{}:/nowhere", folder.display())).contains("note:"));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "checking leaves nothing behind");
+    assert!(!check("").contains("note:"), "without one: beside the file");
+    std::fs::remove_dir(&folder).unwrap();
+    let _ = std::fs::remove_file(path);
 }
 
 /// A running node with its standard output read up to the line that says it runs.

@@ -102,6 +102,8 @@ async fn answers_have_the_status_clients_decide_by_and_cors() {
     let no_room = token(VideoGrant { room_join: true, ..VideoGrant::default() });
     for (path, status, body) in [
         ("/".to_owned(), 200, "OK"),
+        ("/healthz".to_owned(), 200, "OK"),
+        ("/readyz".to_owned(), 200, "ready"),
         ("/rtc".to_owned(), 404, ""),
         ("/rtc/v1".to_owned(), 404, ""),
         ("/nothing".to_owned(), 404, ""),
@@ -338,6 +340,7 @@ async fn a_node_that_lets_calls_end_takes_joins_into_them_and_no_new_calls() {
     };
     let mut alice = Client::connect(address, &path("alice", "running")).await;
     assert!(matches!(alice.next().await, Some(proto::signal_response::Message::Join(_))));
+    assert_eq!(get(address, "/readyz").await.status, 200);
     let draining = tokio::spawn(async move { server.drain().await });
     let elsewhere = path("bob", "new").replace("/rtc", "/rtc/validate");
     let refused = async {
@@ -346,6 +349,12 @@ async fn a_node_that_lets_calls_end_takes_joins_into_them_and_no_new_calls() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), refused).await.expect("new calls are refused");
+    // What proxies ask: it lives, and is to be given no new calls.
+    assert_eq!(get(address, "/healthz").await.status, 200);
+    for asked in ["/readyz", "/any/prefix/readyz"] {
+        let answer = get(address, asked).await;
+        assert_eq!((answer.status, answer.body.as_str()), (503, ""), "{asked}");
+    }
     let mut bob = Client::connect(address, &path("bob", "running")).await;
     assert!(matches!(bob.next().await, Some(proto::signal_response::Message::Join(_))));
     assert!(!draining.is_finished());

@@ -26,7 +26,14 @@ install -m 0640 "$here/weir.yaml" "$tree/etc/weir/weir.yaml"
 doc=$tree/usr/share/doc/weir
 install -d -m 0755 "$doc"
 "$binary" config example >"$doc/weir.yaml.example"
-install -m 0644 "$root/README.md" "$root/SECURITY.md" "$root/docs/privacy.md" "$doc"
+# Laid out as in the sources, so that links from one to the other hold.
+install -m 0644 "$root/README.md" "$root/SECURITY.md" "$root/ARCHITECTURE.md" "$doc"
+install -d -m 0755 "$doc"/{docs/images,deploy/{proxies,prometheus,grafana}}
+install -m 0644 "$root"/docs/*.md "$doc/docs"
+install -m 0644 "$root"/docs/images/* "$doc/docs/images"
+install -m 0644 "$root"/deploy/proxies/* "$doc/deploy/proxies"
+install -m 0644 "$root/deploy/prometheus/weir.rules.yml" "$doc/deploy/prometheus"
+install -m 0644 "$root"/deploy/grafana/*.json "$doc/deploy/grafana"
 # What the program is made of, where the sources it was built from can be asked.
 if command -v cargo >/dev/null && command -v python3 >/dev/null; then
   python3 "$root/deploy/sbom/make.py" >"$doc/weir.cdx.json"
@@ -39,7 +46,7 @@ printf 'weir (%s) unstable; urgency=medium\n\n  * See the project.\n\n -- %s  %s
   printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n'
   printf 'Files: *\nCopyright: 2026 the authors of weir\nLicense: Apache-2.0\n On Debian systems the text is in /usr/share/common-licenses/Apache-2.0.\n'
 } >"$doc/copyright"
-chmod 0644 "$doc"/*
+find "$doc" -type f -exec chmod 0644 {} +
 
 # What the binary was linked against; nothing for a static one.
 libc=$(grep -aoE 'GLIBC_2\.[0-9]+' "$binary" | sort -uV | tail -1 | cut -d_ -f2 || true)

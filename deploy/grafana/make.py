@@ -42,13 +42,19 @@ OVERVIEW = [
     ("Rooms by participants", "short", "", [("sum by (size) (weir_control_rooms_by_size)", "{{size}}")]),
     ("Rooms not made for want of room", "short", "By what was exhausted, over the last hour.",
      [("sum by (limit) (increase(weir_control_full_total[1h]))", "{{limit}}")]),
+    ("Nodes that know of each other", "short", "With a directory each should know all; alone, a node knows itself.",
+     [("max by (instance) (weir_nodes)", "{{instance}}")]),
+    ("Silence of the directory", "s", "Calls go on, and joins go by what was known last.",
+     [("max by (instance) (weir_directory_silent_seconds)", "{{instance}}")]),
+    ("Passed on to other nodes", "reqps", "Requests that reached a node which had not the call, by what they were.",
+     [(f"sum by (what) (rate(weir_passed_total[{RATE}]))", "{{what}}")]),
     ("Versions", "short", "", [("sum by (version) (weir_build_info)", "{{version}}")]),
 ]
 
 NODE = [
     ("Load by what could be exhausted", "percentunit", "The largest is the load of the node.",
      [(gauge("weir_load_part", "part"), "{{part}}")]),
-    ("Media threads at work", "percentunit", "A room lives on one thread: one at 100 % makes its rooms stutter.",
+    ("Media threads at work", "percentunit", "One at 100 % makes the rooms on it stutter; large rooms may be on several (room.participants_per_thread).",
      [(gauge("weir_media_thread_load", "thread"), "thread {{thread}}")]),
     ("Time of a loop turn", "s", "", [(quantile(0.5, "weir_media_turn_seconds"), "half"),
                                       (quantile(0.99, "weir_media_turn_seconds"), "99 of 100")]),

@@ -43,7 +43,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), String> {
     })?;
     logging::start(&config.logging);
     quiet_panics();
-    for note in &config.notes {
+    for note in config.notes.iter().chain(&config.matrix.state_problem()) {
         tracing::warn!("{note}");
     }
     let files = system::raise_open_files(config.limit.open_files);
@@ -146,6 +146,10 @@ fn banner(config: &Config, started: &Started) -> String {
     }
     for home in &config.matrix.homeservers {
         line("matrix", &format!("{}: {}", home.server_name, home.feed.words(config.matrix.without_feed)));
+    }
+    if config.matrix.is_on() {
+        let kept = config.matrix.state_path().filter(|_| config.matrix.state_problem().is_none());
+        line("state", &kept.map_or_else(|| "in memory, lost when weir ends".to_owned(), |it| it.display().to_string()));
     }
     if config.development {
         line("key", &format!("{DEV_KEY} (secret: {DEV_SECRET}), for trying out only"));

@@ -16,11 +16,7 @@ pub fn example() -> String {
         String::from("# Configuration of weir. Everything here is the default and may be left out, except `keys`.\n");
     let mut path: Vec<String> = Vec::new();
     for line in yaml.lines() {
-        let body = line.trim_start();
-        let indent = line.len() - body.len();
-        if let Some((key, _)) = body.split_once(':')
-            && !body.starts_with('-')
-        {
+        if let Some((indent, key)) = key_of(line) {
             path.truncate(indent / 2);
             path.push(key.to_owned());
             if path.len() == 1 {
@@ -36,19 +32,45 @@ pub fn example() -> String {
     out
 }
 
-/// The doc comment of the field at `path`.
-fn description(schema: &Value, path: &[String]) -> String {
-    let mut node = schema;
-    for key in path {
-        node = resolve(schema, node).get("properties").and_then(|p| p.get(key)).unwrap_or(&Value::Null);
+/// The path of every key, as the file has them.
+pub(super) fn in_order() -> Vec<Vec<String>> {
+    let yaml = serde_saphyr::to_string(&Config::new()).unwrap_or_default();
+    let mut path: Vec<String> = Vec::new();
+    let mut all = Vec::new();
+    for line in yaml.lines() {
+        if let Some((indent, key)) = key_of(line) {
+            path.truncate(indent / 2);
+            path.push(key.to_owned());
+            all.push(path.clone());
+        }
     }
+    all
+}
+
+/// The key a line begins, and how far it is indented.
+fn key_of(line: &str) -> Option<(usize, &str)> {
+    let body = line.trim_start();
+    let (key, _) = body.split_once(':').filter(|_| !body.starts_with('-'))?;
+    Some((line.len() - body.len(), key))
+}
+
+/// The field at `path`.
+pub(super) fn find<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
+    path.iter().fold(schema, |node, key| {
+        resolve(schema, node).get("properties").and_then(|p| p.get(key)).unwrap_or(&Value::Null)
+    })
+}
+
+/// The doc comment of the field at `path`.
+pub(super) fn description(schema: &Value, path: &[String]) -> String {
+    let node = find(schema, path);
     // The comment of the field wins over that of its type.
     let own = node.get("description").or_else(|| resolve(schema, node).get("description"));
     own.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Follow `$ref` to the definition.
-fn resolve<'a>(schema: &'a Value, node: &'a Value) -> &'a Value {
+pub(super) fn resolve<'a>(schema: &'a Value, node: &'a Value) -> &'a Value {
     let Some(name) = node.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/")) else {
         return node;
     };

@@ -38,7 +38,8 @@ pub struct MatrixConfig {
     /// File with certificates (PEM) of authorities that are trusted beside the system's; for closed federations.
     pub federation_ca_file: String,
     /// SQLite file that keeps what has to outlive weir: revoked tokens, who was let into which call, leaves to be
-    /// sent. Relative to this file. Empty: kept in memory, and calls do not survive a restart.
+    /// sent; its folder has to be writable. A relative name counts from the folder systemd gives weir (the variable
+    /// STATE_DIRECTORY), without one from this file. Empty: kept in memory, and calls do not survive a restart.
     pub state_file: String,
     /// How long a token is good, 1m to 6h. Clients are given fresh ones while they are connected.
     pub token_lifetime: Span,
@@ -210,18 +211,38 @@ impl MatrixConfig {
     }
 
     /// Read token files and let file names count from the folder of the configuration.
-    pub(super) fn settle(&mut self, folder: &Path) -> Result<(), ConfigError> {
+    pub(super) fn settle(&mut self, folder: &Path, state_folder: &Path) -> Result<(), ConfigError> {
         for home in &mut self.homeservers {
             read_token(folder, &home.as_token_file, &mut home.as_token)?;
             read_token(folder, &home.hs_token_file, &mut home.hs_token)?;
         }
-        settle_files(folder, [&mut self.state_file, &mut self.federation_ca_file]);
+        settle_files(folder, [&mut self.federation_ca_file]);
+        settle_files(state_folder, [&mut self.state_file]);
         Ok(())
     }
 
     /// Where state is kept; `None`: in memory.
     pub fn state_path(&self) -> Option<PathBuf> {
         (!self.state_file.is_empty()).then(|| PathBuf::from(&self.state_file))
+    }
+
+    /// Why state cannot be kept where it should, as a line for the operator. Looks by making a file beside it, since
+    /// SQLite does the same.
+    pub fn state_problem(&self) -> Option<String> {
+        let path = self.state_path().filter(|_| self.is_on())?;
+        let probe = path.with_file_name(format!(".weir-{}", std::process::id()));
+        let mut file = std::fs::OpenOptions::new();
+        let existing = if path.exists() { file.append(true).open(&path).map(drop) } else { Ok(()) };
+        let looked = existing.and_then(|()| std::fs::OpenOptions::new().write(true).create_new(true).open(&probe));
+        let problem = match looked {
+            Ok(_) => std::fs::remove_file(&probe).err()?,
+            Err(error) => error,
+        };
+        let (file, why) = (path.display(), plain(&problem));
+        Some(format!(
+            "`matrix.state_file`: {file} cannot be written ({why}): after a restart weir knows neither revoked tokens nor \
+             who was in a call; name a file in a folder it may write to"
+        ))
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -54,7 +54,12 @@ impl Health {
         health
     }
 
-    /// Status and text of `/readyz`.
+    /// The same from what is known without asking anybody: for those who may not cost anything.
+    pub(super) fn is_ready(app: &App) -> bool {
+        !app.draining.load(Ordering::Relaxed) && app.metrics.load.silent(Instant::now()).is_empty()
+    }
+
+    /// Status and text of `/readyz` of operators.
     pub(super) fn answer(&self) -> (StatusCode, String) {
         let lines = |lines: &[String], before: &str| -> String {
             lines.iter().map(|line| format!("{before}{line}\n")).collect()

@@ -25,6 +25,7 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use super::audit::{Audit, Record, What};
 use super::auth::Auth;
 use super::connection::{self, QueueLimits};
+use super::health::Health;
 use super::listener::{Crowded, Guest, Held};
 use super::matrix::{self, Matrix, Vouched};
 use super::metrics::Metrics;
@@ -72,7 +73,7 @@ const ATTEMPTS: usize = 3;
 /// How long browsers may remember what CORS allows.
 const CORS_AGE: Duration = Duration::from_secs(86_400);
 /// Paths served, longest first: a request path may have anything in front of them.
-const ENDPOINTS: [&str; 9] = [
+const ENDPOINTS: [&str; 10] = [
     "/rtc/v1/validate",
     "/rtc/validate",
     "/rtc/v1",
@@ -81,6 +82,7 @@ const ENDPOINTS: [&str; 9] = [
     "/get_token",
     "/delegate_delayed_leave",
     "/healthz",
+    "/readyz",
     "/.well-known/matrix/client",
 ];
 /// What is behind this is served whole, whatever stands in front.
@@ -115,6 +117,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         )
         // Who reached the wrong node is taken to the right one.
         .route_layer(middleware::from_fn_with_state(app.clone(), nodes::pass::joins))
+        .route("/healthz", get(async || "OK"))
+        .route("/readyz", get(ready))
         .route("/twirp/{*route}", any(twirp::serve))
         .fallback(async || StatusCode::NOT_FOUND)
         .with_state(app.clone());
@@ -206,6 +210,11 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.text.into_owned()).into_response()
     }
+}
+
+/// Whether proxies should send new calls here. Why not, only the operator's listener says.
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    if Health::is_ready(&app) { "ready".into_response() } else { StatusCode::SERVICE_UNAVAILABLE.into_response() }
 }
 
 async fn validate(

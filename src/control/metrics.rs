@@ -7,13 +7,14 @@ mod build;
 mod matrix;
 mod media;
 mod process;
+pub(super) mod reference;
 mod turn;
 
 use livekit_protocol as proto;
 use prometheus::core::Collector as _;
 use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
-use self::build::Builder;
+use self::build::{Builder, Described};
 use self::matrix::MatrixNumbers;
 use self::media::{LoadGauges, Media};
 use self::process::Process;
@@ -30,6 +31,7 @@ const ROOM_SECONDS: [f64; 9] = [5.0, 10.0, 60.0, 300.0, 600.0, 1_800.0, 3_600.0,
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: prometheus::Registry,
+    described: Vec<Described>,
     pub(super) rooms: IntGauge,
     /// Rooms on more than one media thread.
     pub(super) spread_rooms: IntGauge,
@@ -74,7 +76,7 @@ impl Metrics {
         let version = make.gauges("weir_build_info", "Always 1; which weir this is.", &["version"])?;
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let milliseconds: Vec<f64> = JOIN_SECONDS.iter().map(|seconds| seconds * 1_000.0).collect();
-        let it = Self {
+        let mut it = Self {
             rooms: make.gauge("weir_control_rooms", "Rooms now.")?,
             spread_rooms: make.gauge("weir_control_spread_rooms", "Rooms on more than one media thread now.")?,
             livekit_rooms: make.gauge("livekit_room_total", "Rooms now.")?,
@@ -134,8 +136,10 @@ impl Metrics {
             turn: TurnNumbers::new(&make)?,
             gauges: LoadGauges::new(&make)?,
             load,
-            registry,
+            described: Vec::new(),
+            registry: registry.clone(),
         };
+        it.described = make.described();
         it.begin();
         Ok(it)
     }

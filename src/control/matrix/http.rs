@@ -39,7 +39,6 @@ pub(in crate::control) fn router(matrix: Matrix) -> Router {
         .route("/delegate_delayed_leave", post(delegate))
         // What follows is asked by homeservers, or costs nothing.
         .route_layer(middleware::from_fn(at_a_rate))
-        .route("/healthz", get(async || StatusCode::OK))
         .route("/.well-known/matrix/client", get(well_known))
         .route("/_matrix/app/v1/ping", post(ping))
         .route("/_matrix/app/v1/users/{id}", get(unknown))

@@ -82,7 +82,7 @@ impl Store {
         let (loaded, connection) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::error!(%error, "the state file cannot be used: calls will not survive a restart");
+                tracing::error!(%error, file = %path.display(), "the state file cannot be used: calls will not survive a restart");
                 return (Self::default(), Loaded::default());
             }
         };

@@ -1,5 +1,6 @@
 //! Makes metrics and registers them. Histograms whose classes are counted elsewhere are taken over whole.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,11 +16,22 @@ use crate::base::Spread;
 pub(super) struct Builder<'a> {
     registry: &'a Registry,
     node_id: &'a str,
+    /// What was registered.
+    described: RefCell<Vec<Described>>,
+}
+
+/// What a metric is, for the page that lists them.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    pub(super) labels: Vec<String>,
+    pub(super) help: String,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) const fn new(registry: &'a Registry, node_id: &'a str) -> Self {
-        Self { registry, node_id }
+    pub(super) fn new(registry: &'a Registry, node_id: &'a str) -> Self {
+        Self { registry, node_id, described: RefCell::default() }
     }
 
     /// Names of LiveKit carry its constant labels, or its dashboards would not find them.
@@ -34,7 +46,15 @@ impl<'a> Builder<'a> {
 
     fn register<T: Collector + Clone + 'static>(&self, metric: T) -> Result<T, Error> {
         self.registry.register(Box::new(metric.clone()))?;
+        self.described.borrow_mut().extend(describe(&metric));
         Ok(metric)
+    }
+
+    /// All that was made, by name.
+    pub(super) fn described(self) -> Vec<Described> {
+        let mut all = self.described.into_inner();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
@@ -137,6 +157,29 @@ impl Collector for Taken {
         metric.set_histogram(histogram);
         vec![family(&inner.desc, MetricType::HISTOGRAM, metric)]
     }
+}
+
+/// What a collector collects.
+pub(super) fn describe(metric: &impl Collector) -> Vec<Described> {
+    let families = metric.collect();
+    let kind_of = |name: &str| match families.iter().find(|family| family.name() == name)?.get_field_type() {
+        MetricType::COUNTER => Some("counter"),
+        MetricType::GAUGE => Some("gauge"),
+        MetricType::HISTOGRAM => Some("histogram"),
+        MetricType::SUMMARY | MetricType::UNTYPED => None,
+    };
+    let described = |desc: &Desc| Described {
+        name: desc.fq_name.clone(),
+        kind: kind_of(&desc.fq_name).unwrap_or_default(),
+        labels: desc
+            .const_label_pairs
+            .iter()
+            .map(|pair| pair.name().to_owned())
+            .chain(desc.variable_labels.clone())
+            .collect(),
+        help: desc.help.clone(),
+    };
+    metric.desc().into_iter().map(described).collect()
 }
 
 /// A family of one metric.
