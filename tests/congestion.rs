@@ -28,7 +28,13 @@ use link::Shape;
 use world::{Outcome, World};
 
 fn runs(shape: &Shape, publishers: u64, seeds: core::ops::Range<u64>) -> Vec<Outcome> {
-    seeds.map(|seed| World::new(seed, shape.clone(), publishers).run()).collect()
+    let traced = setting("WEIR_TRACE").is_some();
+    let run = |seed| {
+        let mut world = World::new(seed, shape.clone(), publishers);
+        world.traced = traced;
+        world.run()
+    };
+    seeds.map(run).collect()
 }
 
 /// A number from the environment, for long runs by hand.
@@ -46,6 +52,7 @@ fn percentile(mut values: Vec<u64>, percent: usize) -> u64 {
 fn scenarios() -> Vec<(&'static str, Shape, u64)> {
     let steady = |kbps: u64| Shape::of(&[(0, kbps)], 60);
     let step = Shape::of(&[(0, 3000), (30, 500), (60, 3000)], 90);
+    let three = Shape { viewers: 3, ..Shape::of(&[(0, 3000), (30, 1000), (60, 3000)], 90) };
     let saw: Vec<(u64, u64)> = (0..90).map(|s| (s, 600 + 200 * (s % 15))).collect();
     vec![
         ("good", steady(10_000), 1),
@@ -64,6 +71,7 @@ fn scenarios() -> Vec<(&'static str, Shape, u64)> {
         ("busier computer", Shape { starved: 600, ..steady(20_000) }, 2),
         ("beside TCP", Shape { tcp: true, ..steady(3000) }, 1),
         ("no feedback", Shape { mute: true, ..steady(3000) }, 1),
+        ("3 behind one, 3M 1M 3M", three, 1),
         ("outage 6 s", Shape::of(&[(0, 3000), (30, 0), (36, 3000)], 60), 1),
     ]
 }
@@ -71,7 +79,8 @@ fn scenarios() -> Vec<(&'static str, Shape, u64)> {
 /// What users notice, on each link.
 #[test]
 fn calls_stay_good_on_bad_links() {
-    for (name, shape, publishers) in scenarios() {
+    // Three viewers, each with an estimate of its own, miss the goals by a little (docs/quality.md): in the table only.
+    for (name, shape, publishers) in scenarios().into_iter().filter(|(_, shape, _)| shape.viewers == 1) {
         let all = runs(&shape, publishers, 1..3);
         for (seed, outcome) in (1..).zip(&all) {
             assert!(outcome.stuck_ms < 3_000, "{name}, seed {seed}: the picture stands still for ever");
@@ -105,8 +114,19 @@ fn calls_stay_good_on_bad_links() {
 fn table() {
     let count = setting("WEIR_SEEDS").and_then(|n| n.parse().ok()).unwrap_or(4);
     println!(
-        "{:22} {:>9} {:>13} {:>11} {:>6} {:>9} {:>6} {:>5} {:>5} {:>6} {:>6}",
-        "link", "q50 q95", "silence p50/95", "freezes", "frozen", "best %", "switch", "first", "drop", "rise", "pad %"
+        "{:22} {:>9} {:>13} {:>11} {:>6} {:>9} {:>6} {:>5} {:>5} {:>6} {:>6} {:>8}",
+        "link",
+        "q50 q95",
+        "silence p50/95",
+        "freezes",
+        "frozen",
+        "best %",
+        "switch",
+        "first",
+        "drop",
+        "rise",
+        "pad %",
+        "used %"
     );
     let first = setting("WEIR_FIRST_SEED").and_then(|n| n.parse().ok()).unwrap_or(1);
     let only = setting("WEIR_ONLY").unwrap_or_default();
@@ -115,7 +135,7 @@ fn table() {
         let of = |f: &dyn Fn(&Outcome) -> u64| all.iter().map(f).collect::<Vec<_>>();
         let times = |f: &dyn Fn(&Outcome) -> Option<u64>| percentile(of(&|o| f(o).unwrap_or(99_999)), 50);
         println!(
-            "{name:22} {:4} {:4} {:6} {:6} {:11} {:6} {:9} {:6} {:5} {:5} {:6} {:6}",
+            "{name:22} {:4} {:4} {:6} {:6} {:11} {:6} {:9} {:6} {:5} {:5} {:6} {:6} {:4} ({})",
             percentile(of(&|o| o.queue(50)), 50),
             percentile(of(&|o| o.queue(95)), 50),
             percentile(of(&|o| o.longest_silence), 50),
@@ -128,9 +148,11 @@ fn table() {
             times(&|o| o.until_best(30)),
             times(&|o| o.until_best(60)),
             percentile(of(&|o| o.padding_percent), 50),
+            percentile(of(&|o| o.used_percent), 50),
+            percentile(of(&|o| o.tcp_percent), 50),
         );
-        if setting("WEIR_TRACE").is_some() {
-            println!("   {:?} pauses {}", all[0].trace, all[0].pauses);
+        for line in &all[0].trace {
+            println!("   {line}");
         }
     }
 }

@@ -119,7 +119,7 @@ impl Streams {
                 Packet::Nack { lost, .. } => {
                     // What we miss of the publisher stands for what the subscriber misses of us.
                     for sequence in lost {
-                        self.again += u64::from(self.tx.on_nack(now, sequence.wrapping_sub(1)).is_ok());
+                        self.again += u64::from(self.tx.on_nack(now, sequence.wrapping_sub(1), None).is_ok());
                     }
                 }
                 Packet::ReceiverReport(_, blocks) => {

@@ -15,7 +15,7 @@ use crate::cc::estimator::measure::{Clock, Sent, TICK_US};
 use crate::cc::loss::{LossControl, Report};
 use crate::cc::probe::{Outcome, Prober, Situation};
 use crate::cc::rate::{Input, Rate};
-use crate::cc::sent::{Delivered, NO_CLUSTER, SendLog};
+use crate::cc::sent::{Delivered, NO_CLUSTER, SendLog, Swept};
 use crate::cc::throughput::Throughput;
 use crate::rtp::seq::wire_u16;
 use crate::rtp::twcc::Feedback;
@@ -203,14 +203,14 @@ impl Estimator {
             self.throughput.reset();
         }
         let (end, seen) = self.read(feedback, base);
-        let lost = self.log.sweep(end, self.prober.pending());
-        self.prober.on_lost(lost.lost_in_cluster);
+        let swept = self.log.sweep(end, self.prober.pending());
+        self.prober.on_lost(swept.lost_in_cluster);
         let Some(seen) = seen else { return };
         self.deaf = false;
         self.last_feedback = Some((now_us, self.log.next()));
         self.unanswered = (self.log.in_flight() > 0).then_some(now_us);
         self.silent_step = 0;
-        self.learn(now_us, lost.lost, lost.unknown, seen);
+        self.learn(now_us, swept, seen);
     }
 
     /// Sort a report's packets out. The first number it says nothing about, and the highest that has arrived.
@@ -235,7 +235,8 @@ impl Estimator {
         (end, seen)
     }
 
-    fn learn(&mut self, now_us: u64, lost: u32, mut unknown: u32, seen: u64) {
+    fn learn(&mut self, now_us: u64, swept: Swept, seen: u64) {
+        let mut unknown = swept.unknown;
         let (mut bytes, mut recovered) = (0, 0);
         let mut smallest = i64::MAX;
         let (mut rtt, mut drained) = (u64::MAX, None);
@@ -271,7 +272,9 @@ impl Estimator {
         let congested = !self.rate.is_foreign_queue()
             && (self.detector.usage() == Usage::Over || self.detector.queue_us() > CONGESTED_QUEUE_US);
         let target = self.rate.target();
-        self.loss.on_report(now_us, &Report { received, bytes, lost, recovered, target, congested });
+        let Swept { lost, lost_squares, .. } = swept;
+        let report = Report { received, bytes, lost, lost_squares, recovered, target, congested };
+        self.loss.on_report(now_us, &report);
         if let Some(drained) = drained.filter(|_| lost == 0) {
             self.rate.on_drained(drained);
         }
@@ -419,6 +422,11 @@ impl Estimator {
     /// Loss of the last second, in thousandths.
     pub fn loss_per_mille(&self) -> u32 {
         self.loss.loss()
+    }
+
+    /// Loss that does not depend on what is sent, in thousandths.
+    pub fn path_loss_per_mille(&self) -> u32 {
+        self.loss.inherent()
     }
 
     fn target_bps(&self) -> u64 {

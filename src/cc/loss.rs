@@ -18,6 +18,10 @@ const EXCESS: u32 = 60;
 const TRIAL_US: u64 = 1_200_000;
 /// Growth of the cap while the loss is ours: 8 % a second.
 const GROWTH_PERCENT_PER_SECOND: u64 = 8;
+/// Of the runs of lost packets, one part in so many is forgotten in each observation: half in eight seconds.
+const RUNS_FORGET: u32 = 48;
+/// Longer runs are those of a queue that overflows, or of an outage.
+const MOST_LENGTH: u64 = 16;
 /// Between two cuts.
 const CUT_SPACING_US: u64 = 500_000;
 
@@ -25,8 +29,16 @@ const CUT_SPACING_US: u64 = 500_000;
 struct Observation {
     packets: u32,
     lost: u32,
+    squares: u32,
     bytes: u64,
     us: u64,
+}
+
+/// Lost packets lately, forgotten slowly: those in runs say less than as many single ones.
+#[derive(Clone, Copy, Debug, Default)]
+struct Runs {
+    lost: u32,
+    squares: u32,
 }
 
 /// What the loss says.
@@ -37,6 +49,7 @@ pub(super) struct LossControl {
     recent: [Observation; JUDGED],
     /// Of the path itself, in thousandths.
     inherent: u32,
+    runs: Runs,
     cap: Option<u64>,
     trial: Option<Trial>,
     last_cut: u64,
@@ -49,6 +62,8 @@ pub(super) struct Report {
     pub(super) received: u32,
     pub(super) bytes: u64,
     pub(super) lost: u32,
+    /// How many of them in a row, squared and summed up.
+    pub(super) lost_squares: u32,
     /// Lost ones that came after all.
     pub(super) recovered: u32,
     /// What may be sent.
@@ -78,12 +93,14 @@ impl LossControl {
         let since = *self.since.get_or_insert(now_us);
         self.current.packets += report.received + report.lost;
         self.current.lost = (self.current.lost + report.lost).saturating_sub(report.recovered);
+        self.current.squares += report.lost_squares;
         self.current.bytes += report.bytes;
         let elapsed = now_us.saturating_sub(since);
         if elapsed < OBSERVATION_US || self.current.packets < LEAST_PACKETS {
             return;
         }
         self.current.us = elapsed;
+        self.runs.add(self.current);
         self.recent.rotate_left(1);
         if let Some(last) = self.recent.last_mut() {
             *last = self.current;
@@ -104,17 +121,15 @@ impl LossControl {
                 return;
             }
             self.trial = None;
-            if loss * 10 >= trial.loss * 6 {
+            if (loss + self.deviation(packets)) * 10 >= trial.loss * 6 {
                 // Less was sent, as much was lost: it is the path.
                 self.inherent = self.inherent.max(loss);
                 self.cap = None;
                 return;
             }
         }
-        // Three standard deviations of a count of this size, in thousandths.
-        let noise = 3 * (u64::from(self.inherent.max(20)) * 1000 / u64::from(packets)).isqrt();
         let excess = loss.saturating_sub(self.inherent);
-        if excess <= EXCESS.max(u32::try_from(noise).unwrap_or(EXCESS)) {
+        if excess <= EXCESS.max(3 * self.deviation(packets)) {
             // What the path loses changes slowly.
             self.inherent = (self.inherent * 15 + loss) / 16;
             return;
@@ -131,6 +146,13 @@ impl LossControl {
         let cut = (delivered * 1000 / u64::from(1000 - self.inherent.min(900))).clamp(before / 2, before * 9 / 10);
         self.cap = Some(cut);
         self.trial = Some(Trial { until: now_us + TRIAL_US, loss });
+    }
+
+    /// Standard deviation of the loss of so many packets on this path, in thousandths. Where losses come in runs there are
+    /// fewer independent ones.
+    fn deviation(&self, packets: u32) -> u32 {
+        let variance = u64::from(self.inherent.max(20)) * 1000 * self.runs.length() / u64::from(packets.max(1));
+        u32::try_from(variance.isqrt()).unwrap_or(1000)
     }
 
     /// The most that should be sent.
@@ -173,11 +195,25 @@ impl LossControl {
         let sum = self.recent.iter().fold(Observation::default(), |a, b| Observation {
             packets: a.packets + b.packets,
             lost: a.lost + b.lost,
+            squares: a.squares + b.squares,
             bytes: a.bytes + b.bytes,
             us: a.us + b.us,
         });
         let loss = (sum.lost * 1000).checked_div(sum.packets).unwrap_or(0).min(1000);
         (sum.packets, loss, rate(sum.bytes, sum.us).unwrap_or(0))
+    }
+}
+
+impl Runs {
+    fn add(&mut self, observed: Observation) {
+        let keep = |sum: u32| sum - sum.div_ceil(RUNS_FORGET);
+        self.lost = keep(self.lost).saturating_add(observed.lost * RUNS_FORGET);
+        self.squares = keep(self.squares).saturating_add(observed.squares * RUNS_FORGET);
+    }
+
+    /// How many packets count as one, at least one.
+    fn length(self) -> u64 {
+        u64::from(self.squares.checked_div(self.lost).unwrap_or(1)).clamp(1, MOST_LENGTH)
     }
 }
 
@@ -201,7 +237,7 @@ mod tests {
                 if rng.below(sending) >= through || rng.below(1000) < inherent { lost += 1 } else { received += 1 }
             }
             let bytes = u64::from(received) * 1000;
-            let report = Report { received, bytes, lost, recovered: 0, target, congested: false };
+            let report = Report { received, bytes, lost, lost_squares: lost, recovered: 0, target, congested: false };
             control.on_report(step * 50_000, &report);
             caps.push(control.cap().unwrap_or(target));
         }

@@ -14,6 +14,8 @@ const FIRST_RING: usize = 256;
 /// A packet younger than this is not forgotten while the ring may grow.
 const KEPT_US: u64 = 3_000_000;
 
+/// Longer runs of lost packets are an outage.
+const MOST_RUN: u32 = 100;
 /// Untagged, as opposed to part of a probe.
 pub(super) const NO_CLUSTER: u8 = 0;
 
@@ -53,7 +55,9 @@ pub(super) struct Delivered {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Swept {
     pub(super) lost: u32,
-    /// Of those, in the cluster asked about.
+    /// How many were lost in a row, squared and summed up.
+    pub(super) lost_squares: u32,
+    /// Of those lost, in the cluster asked about.
     pub(super) lost_in_cluster: u32,
     /// Bytes of packets that no report spoke of: it was lost itself.
     pub(super) unknown: u32,
@@ -72,6 +76,8 @@ pub(super) struct SendLog {
     /// Highest number that has arrived, plus one.
     acked: u64,
     in_flight: u64,
+    /// How many before `judged` were lost in a row.
+    run: u32,
 }
 
 impl SendLog {
@@ -84,6 +90,7 @@ impl SendLog {
             covered: next,
             acked: next,
             in_flight: 0,
+            run: 0,
         }
     }
 
@@ -157,17 +164,25 @@ impl SendLog {
     /// missing is lost now.
     pub(super) fn sweep(&mut self, end: u64, cluster: u8) -> Swept {
         let mut swept = Swept::default();
+        let mut run = self.run;
         for seq in self.judged..self.covered {
             let Some(slot) = self.slot_mut(seq) else { continue };
             if slot.state == State::InFlight {
                 swept.unknown = swept.unknown.saturating_add(u32::from(slot.size));
             }
+            if slot.state == State::Received {
+                run = 0;
+            }
             if slot.state == State::Missing {
                 slot.state = State::Lost;
                 swept.lost += 1;
+                run = (run + 1).min(MOST_RUN);
+                // The squares of this and of one less are so far apart.
+                swept.lost_squares += 2 * run - 1;
                 swept.lost_in_cluster += u32::from(cluster != NO_CLUSTER && slot.cluster == cluster);
             }
         }
+        self.run = run;
         self.judged = self.judged.max(self.covered);
         self.covered = self.covered.max(end.min(self.next));
         swept

@@ -3,6 +3,8 @@
 //! Only for transports whose far end gives transport-wide feedback. Others are sent everything at once, within what
 //! their REMB leaves.
 
+use core::time::Duration;
+
 use crate::base::{Bitrate, DropReason, Instant};
 use crate::cc::estimator::{Estimator, Kind, Padding};
 use crate::cc::pacer::Pacer;
@@ -32,6 +34,10 @@ const MOST_PADDING: usize = 64;
 /// Packets sent again as padding are among this many last ones of their stream, and at least this long.
 const RECENT: u64 = 16;
 const LEAST_RECENT: usize = 600;
+/// A path that loses this much of itself, in thousandths, is given twice what it asks for again, while its queue is no
+/// longer than this. Lower spends more of the link on copies, higher lets pictures stand still.
+const LOSSY: u32 = 50;
+const SHORT_QUEUE: Duration = Duration::from_millis(50);
 
 /// Of one transport.
 #[derive(Debug)]
@@ -82,6 +88,20 @@ impl Line {
     pub(super) fn estimate(&mut self, now: Instant) -> Option<Bitrate> {
         let measured = self.bandwidth.as_deref().and_then(|bandwidth| bandwidth.estimator.estimate());
         measured.or_else(|| self.remb.ceiling(now))
+    }
+
+    /// The round trip right now, where its feedback tells.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        let estimator = &self.bandwidth.as_deref()?.estimator;
+        Some(estimator.rtt().max(estimator.queue()))
+    }
+
+    /// Whether what is sent again is likely to be lost again, so that it goes twice: on a path that loses much whatever is
+    /// sent, or when the last answer was lost. The picture stands still until it comes. Not while a queue explains the loss.
+    pub(super) fn loses_again(&self, answers: u8) -> bool {
+        let Some(bandwidth) = self.bandwidth.as_deref() else { return false };
+        let estimator = &bandwidth.estimator;
+        estimator.queue() < SHORT_QUEUE && (answers > 1 || estimator.path_loss_per_mille() >= LOSSY)
     }
 }
 

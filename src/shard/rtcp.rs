@@ -132,7 +132,7 @@ impl Shard {
         if room.tracks.get(publication.track).is_none_or(|track| track.muted) {
             return Err(DropReason::Muted);
         }
-        let again = sender.tx.on_nack(now, sequence)?;
+        let again = sender.tx.on_nack(now, sequence, line.rtt())?;
         let stream = publication.streams.get(usize::from(again.encoding)).copied().flatten();
         let stream_key = stream.ok_or(DropReason::TooLate)?;
         let stream = self.streams.get(stream_key).ok_or(DropReason::TooLate)?;
@@ -141,16 +141,22 @@ impl Shard {
         let payload_type: PayloadType = map.ok_or(DropReason::UnknownPayloadType)?.to;
         let numbering = Numbering { seq: again.seq, timestamp: again.timestamp, vp8: again.vp8 };
         let header = Header { payload_type, numbering, marker: again.marker };
-        self.push(Pending {
+        let source = again.source;
+        let copy = Pending {
             sender: sender_key,
             stream: stream_key,
-            source: again.source,
+            source,
             header,
             copy: Copy::Again,
             size: 0,
             pad: 0,
             next: None,
-        });
+        };
+        let twice = line.loses_again(again.answers);
+        self.push(copy);
+        if twice {
+            self.push(copy);
+        }
         Ok(())
     }
 

@@ -13,10 +13,15 @@ use crate::rtp::rtcp::{ReportBlock, SenderInfo};
 use crate::rtp::seq::{unwrap_u16, wire_u32};
 use crate::transport::rx::{PublisherClock, SenderClock};
 
-/// Most answers to NACKs per packet.
-const MAX_ANSWERS: u8 = 3;
-/// A packet is not sent again within twice the round trip, at most this.
-const MAX_ANSWER_SPACING: Duration = Duration::from_millis(100);
+/// Most answers to NACKs per packet: as often as libwebrtc asks. Where a fifth is lost, one packet of 600 is lost four times,
+/// and whoever misses it then stands still until it asks for a key frame, which takes it seconds.
+const MAX_ANSWERS: u8 = 10;
+/// A packet is not sent again within this share of the round trip, since whoever asks cannot know of the last answer yet,
+/// in eighths; at least and at most this, and this where the round trip is not known.
+const ANSWER_SPACING_EIGHTHS: u32 = 7;
+const LEAST_ANSWER_SPACING: Duration = Duration::from_millis(10);
+const MOST_ANSWER_SPACING: Duration = Duration::from_millis(500);
+const UNKNOWN_ANSWER_SPACING: Duration = Duration::from_millis(80);
 /// Retransmissions may take half of what the stream itself takes: a fifth of all packets lost, and as many of those sent
 /// again, takes a quarter ...
 const BUDGET_DIVISOR: usize = 2;
@@ -78,6 +83,8 @@ pub struct Retransmit {
     pub vp8: Option<vp8::Numbers>,
     /// Marker bit as sent.
     pub marker: bool,
+    /// How often it has been sent again with this.
+    pub answers: u8,
 }
 
 /// What is kept of a sent packet: 32 bytes.
@@ -187,18 +194,21 @@ impl TxStream {
         self.count(payload);
     }
 
-    /// The far end misses a packet (wire sequence number). What to send again, on the retransmission stream.
+    /// The far end misses a packet (wire sequence number). What to send again, on the retransmission stream. `rtt` is the
+    /// round trip right now, a queue included, where it is known.
     ///
     /// # Errors
     /// [`DropReason::TooLate`] for one no longer known or never sent, [`DropReason::Duplicate`] for one answered a
-    /// moment ago or three times already, [`DropReason::Full`] when retransmissions have used up their share.
-    pub fn on_nack(&mut self, now: Instant, sequence: u16) -> Result<Retransmit, DropReason> {
+    /// moment ago or ten times already, [`DropReason::Full`] when retransmissions have used up their share.
+    pub fn on_nack(&mut self, now: Instant, sequence: u16, rtt: Option<Duration>) -> Result<Retransmit, DropReason> {
         let highest = self.highest.ok_or(DropReason::TooLate)?;
         let seq = unwrap_u16(highest, sequence);
         if seq > highest {
             return Err(DropReason::TooLate);
         }
-        let spacing = self.far_end.rtt.map_or(MAX_ANSWER_SPACING, |rtt| (rtt * 2).min(MAX_ANSWER_SPACING));
+        let spacing = rtt.max(self.far_end.rtt).map_or(UNKNOWN_ANSWER_SPACING, |rtt| {
+            (rtt / 8 * ANSWER_SPACING_EIGHTHS).clamp(LEAST_ANSWER_SPACING, MOST_ANSWER_SPACING)
+        });
         let now_ms = wire_u32(now.as_millis());
         let Some(slot) = slot_of(&mut self.slots, seq).filter(|slot| slot.used && slot.seq == wire_u32(seq)) else {
             return Err(DropReason::TooLate);
@@ -219,6 +229,7 @@ impl TxStream {
             timestamp: slot.timestamp,
             vp8: slot.has_vp8.then_some(slot.vp8),
             marker: slot.marker,
+            answers: slot.answers,
         })
     }
 
@@ -244,6 +255,7 @@ impl TxStream {
             timestamp: slot.timestamp,
             vp8: slot.has_vp8.then_some(slot.vp8),
             marker: slot.marker,
+            answers: slot.answers,
         })
     }
 

@@ -1,7 +1,6 @@
 //! The bottleneck of the simulation: the model of `weir-loadtest net`, by a virtual clock, with rates by the second.
 
-use weir_loadtest::net::link::{self, Link as Model};
-use weir_loadtest::net::waits::Waits;
+use weir_loadtest::net::link::{self, Counts, Link as Model};
 
 /// Bytes of IP and UDP.
 const HEADERS: usize = 28;
@@ -27,6 +26,8 @@ pub struct Shape {
     pub mute: bool,
     /// Both ends share a computer with too much to do: each stands still now and then, up to this long, ms.
     pub starved: u64,
+    /// How many subscribers are behind it.
+    pub viewers: usize,
     pub seconds: u64,
 }
 
@@ -43,6 +44,7 @@ impl Shape {
             tcp: false,
             mute: false,
             starved: 0,
+            viewers: 1,
             seconds,
         }
     }
@@ -68,7 +70,7 @@ impl Shape {
 /// The link at work; a step is a millisecond.
 pub struct Link {
     pub shape: Shape,
-    model: Model<Vec<u8>>,
+    model: Model<(usize, Vec<u8>)>,
 }
 
 impl Link {
@@ -76,20 +78,20 @@ impl Link {
         Self { model: Model::new(shape.at(0), seed), shape }
     }
 
-    pub fn send(&mut self, ms: u64, bytes: Vec<u8>) {
-        self.model.send(ms * 1000, bytes.len() + HEADERS, bytes);
+    pub fn send(&mut self, ms: u64, viewer: usize, bytes: Vec<u8>) {
+        self.model.send(ms * 1000, bytes.len() + HEADERS, (viewer, bytes));
     }
 
-    /// What arrives in this millisecond.
-    pub fn step(&mut self, ms: u64) -> Vec<Vec<u8>> {
+    /// What arrives in this millisecond, and at whom.
+    pub fn step(&mut self, ms: u64) -> Vec<(usize, Vec<u8>)> {
         if *self.model.shape() != self.shape.at(ms) {
             self.model.set_shape(ms * 1000, self.shape.at(ms));
         }
         core::iter::from_fn(|| self.model.receive(ms * 1000)).collect()
     }
 
-    /// How long packets waited in the queue.
-    pub fn waits(&mut self) -> Waits {
-        self.model.take_counts().waits
+    /// What went through since it was asked last.
+    pub fn counts(&mut self) -> Counts {
+        self.model.take_counts()
     }
 }

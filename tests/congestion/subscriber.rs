@@ -12,6 +12,14 @@ use weir::rtp::seq::Unwrapper16;
 pub const TRANSPORT_CC: u8 = 3;
 /// A frame later than this after the one before is a freeze.
 const FREEZE_MS: u64 = 200;
+/// As libwebrtc has them: how often it looks whether to ask for a packet again, how long after the last time it does
+/// while it does not know the round trip (whoever sends nothing never does), and how often in all.
+const NACK_TICK_MS: u64 = 20;
+const NACK_AGAIN_MS: u64 = 100;
+const NACK_TRIES: u8 = 10;
+/// How long it waits for a key frame to begin with, and for a picture, before it asks for a key frame.
+const FIRST_WAIT_MS: u64 = 200;
+const STUCK_MS: u64 = 3_000;
 
 struct Piece {
     marker: bool,
@@ -209,7 +217,7 @@ impl Screen {
     fn ask(&mut self, ms: u64, ssrc: u32) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         let (Some(next), Some((last, _))) = (self.next, self.pieces.last_key_value()) else {
-            if self.first_frame.is_none() && !self.pieces.is_empty() && ms > self.last_pli + 500 {
+            if self.first_frame.is_none() && !self.pieces.is_empty() && ms > self.last_pli + FIRST_WAIT_MS {
                 self.last_pli = ms;
                 let mut pli = Vec::new();
                 write::pli(&mut pli, Ssrc(1), Ssrc(ssrc));
@@ -217,13 +225,12 @@ impl Screen {
             }
             return out;
         };
-        if !ms.is_multiple_of(10) {
-            return out;
-        }
+        // What is missing is asked for at once, and again by a timer, as libwebrtc does.
+        let again = ms.is_multiple_of(NACK_TICK_MS);
         let mut lost = Vec::new();
         for seq in (next..*last).filter(|seq| !self.pieces.contains_key(seq)).take(200) {
             let (at, tries) = self.asked.entry(seq).or_insert((0, 0));
-            if ms >= *at + 100 && *tries < 10 {
+            if *tries == 0 || (again && ms >= *at + NACK_AGAIN_MS && *tries < NACK_TRIES) {
                 (*at, *tries) = (ms, *tries + 1);
                 lost.push(seq as u16);
             }
@@ -233,7 +240,7 @@ impl Screen {
             write::nack(&mut nack, Ssrc(1), Ssrc(ssrc), lost);
             out.push(nack);
         }
-        if self.stuck_since.is_some_and(|since| ms > since + 300) && ms > self.last_pli + 500 {
+        if self.stuck_since.is_some_and(|since| ms > since + STUCK_MS) && ms > self.last_pli + 500 {
             self.last_pli = ms;
             let mut pli = Vec::new();
             write::pli(&mut pli, Ssrc(1), Ssrc(ssrc));

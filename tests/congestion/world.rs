@@ -24,6 +24,8 @@ use crate::subscriber::{Screen, Subscriber, TRANSPORT_CC, Voice};
 const ROOM: RoomId = RoomId(1);
 const SUBSCRIBER: u64 = 99;
 const START_MS: u64 = 1000;
+/// What the link carries is counted from then on.
+const COUNTED_FROM_MS: u64 = 20_000;
 /// What sound and each encoding take of a link, headers and all.
 const VOICE_COST: u64 = 60_000;
 const COSTS: [u64; 3] = [LADDER[0] * 112 / 100, LADDER[1] * 108 / 100, LADDER[2] * 106 / 100];
@@ -42,10 +44,13 @@ pub struct Outcome {
     pub switches: u64,
     pub padding_percent: u64,
     pub pauses: u64,
+    /// What the call took of the link, and the TCP flow beside, in percent, from the twentieth second on.
+    pub used_percent: u64,
+    pub tcp_percent: u64,
     /// Per tenth of a second: whether what flowed was the best, or better.
     best: Vec<bool>,
-    /// Per second: estimate in kbit/s, sum of the layers shown.
-    pub trace: Vec<(u64, u64)>,
+    /// Five times a second, when it is asked for: what the server knows and does.
+    pub trace: Vec<String>,
 }
 
 impl Outcome {
@@ -66,16 +71,18 @@ pub struct World {
     out: Outbox,
     rng: Rng,
     link: Link,
-    back: std::collections::VecDeque<(u64, Vec<u8>)>,
+    back: std::collections::VecDeque<(u64, usize, Vec<u8>)>,
     voices: Vec<Encoder>,
     cameras: Vec<Encoder>,
-    subscriber: Subscriber,
+    subscribers: Vec<Subscriber>,
     outcome: Outcome,
     publishers: u64,
     /// Until when server and subscriber stand still, and what has come for them.
     stalled: [u64; 2],
+    /// Whether to keep a trace.
+    pub traced: bool,
     for_server: Vec<(Route, Vec<u8>)>,
-    for_subscriber: Vec<Vec<u8>>,
+    for_subscriber: Vec<(usize, Vec<u8>)>,
 }
 
 fn route(n: u64) -> Route {
@@ -91,7 +98,7 @@ impl World {
             shard: Shard::new(config, seed),
             out: Outbox::new(),
             rng: Rng::new(seed),
-            subscriber: Subscriber::new(shape.mute),
+            subscribers: (0..shape.viewers).map(|_| Subscriber::new(shape.mute)).collect(),
             link: Link::new(shape, seed),
             back: std::collections::VecDeque::new(),
             voices: Vec::new(),
@@ -99,6 +106,7 @@ impl World {
             outcome: Outcome::default(),
             publishers,
             stalled: [0, 0],
+            traced: false,
             for_server: Vec::new(),
             for_subscriber: Vec::new(),
         };
@@ -109,7 +117,8 @@ impl World {
     fn set_up(&mut self) {
         let now = Instant::from_millis(START_MS);
         self.command(now, Command::AddRoom { room: ROOM });
-        for n in (1..=self.publishers).chain([SUBSCRIBER]) {
+        let viewers = (0..self.subscribers.len()).map(id_of);
+        for n in (1..=self.publishers).chain(viewers) {
             self.command(now, Command::AddParticipant { room: ROOM, participant: ParticipantId(n) });
             self.shard.add_plain_transport(now, ParticipantId(n), TransportId(n), route(n), &mut self.out);
         }
@@ -121,8 +130,10 @@ impl World {
                 self.cameras.push(Encoder::camera(ssrc + 100 + u32::from(spatial) * 10, spatial));
             }
             self.publish(now, n, MediaKind::Video, ssrc + 100, 3);
-            self.subscribe(now, n, MediaKind::Audio);
-            self.subscribe(now, n, MediaKind::Video);
+            for viewer in 0..self.subscribers.len() {
+                self.subscribe(now, viewer, n, MediaKind::Audio);
+                self.subscribe(now, viewer, n, MediaKind::Video);
+            }
         }
         self.out.clear();
     }
@@ -149,12 +160,13 @@ impl World {
         self.command(now, Command::Publish { transport: TransportId(n), track: track(n, kind), params });
     }
 
-    fn subscribe(&mut self, now: Instant, n: u64, kind: MediaKind) {
-        let ssrc = 50_000 + n as u32 * 100 + if kind == MediaKind::Audio { 0 } else { 50 };
+    fn subscribe(&mut self, now: Instant, viewer: usize, n: u64, kind: MediaKind) {
+        let ssrc = 50_000 + viewer as u32 * 10_000 + n as u32 * 100 + if kind == MediaKind::Audio { 0 } else { 50 };
+        let subscriber = &mut self.subscribers[viewer];
         if kind == MediaKind::Audio {
-            self.subscriber.voices.insert(ssrc, Voice::default());
+            subscriber.voices.insert(ssrc, Voice::default());
         } else {
-            self.subscriber.screens.insert(ssrc, Screen::default());
+            subscriber.screens.insert(ssrc, Screen::default());
         }
         let rtx = kind == MediaKind::Video;
         let params = DowntrackParams {
@@ -170,7 +182,7 @@ impl World {
             nack: rtx,
             demand: Demand { enabled: true, max_spatial: 2, max_temporal: 255, priority: 1 },
         };
-        let (transport, track) = (TransportId(SUBSCRIBER), track(n, kind));
+        let (transport, track) = (TransportId(id_of(viewer)), track(n, kind));
         self.command(now, Command::Subscribe { transport, track, downtrack: DowntrackId(ssrc.into()), params });
     }
 
@@ -181,11 +193,18 @@ impl World {
             if ms.is_multiple_of(100) {
                 self.judge(ms);
             }
+            if ms == COUNTED_FROM_MS {
+                self.outcome.waits = self.link.counts().waits;
+            }
         }
         let mut outcome = self.outcome;
-        outcome.waits = self.link.waits();
-        outcome.longest_silence = self.subscriber.voices.values().map(|v| v.longest).max().unwrap_or(0);
-        for screen in self.subscriber.screens.values() {
+        let counts = self.link.counts();
+        outcome.used_percent = counts.bytes * 800 / counts.capacity;
+        outcome.tcp_percent = counts.tcp_bytes * 800 / counts.capacity;
+        outcome.waits.merge(&counts.waits);
+        let voices = self.subscribers.iter().flat_map(|subscriber| subscriber.voices.values());
+        outcome.longest_silence = voices.map(|v| v.longest).max().unwrap_or(0);
+        for screen in self.subscribers.iter().flat_map(|subscriber| subscriber.screens.values()) {
             outcome.freezes += screen.freezes.len() as u64;
             outcome.frozen_ms += screen.freezes.iter().sum::<u64>();
             outcome.switches += screen.switches;
@@ -193,7 +212,8 @@ impl World {
         }
         let good = outcome.best.iter().filter(|best| **best).count();
         outcome.best_percent = (good * 100 / outcome.best.len()) as u64;
-        outcome.padding_percent = self.subscriber.padding * 100 / self.subscriber.bytes.max(1);
+        let sum = |of: fn(&Subscriber) -> u64| self.subscribers.iter().map(of).sum::<u64>();
+        outcome.padding_percent = sum(|s| s.padding) * 100 / sum(|s| s.bytes).max(1);
         let stats = self.shard.stats();
         assert_eq!(
             stats.rtp_offered,
@@ -223,9 +243,9 @@ impl World {
                 self.for_server.extend(packets.into_iter().map(|packet| (route(n as u64 / 3 + 1), packet)));
             }
         }
-        while self.back.front().is_some_and(|(at, _)| *at <= ms) {
-            let (_, packet) = self.back.pop_front().unwrap();
-            self.for_server.push((route(SUBSCRIBER), packet));
+        while self.back.front().is_some_and(|(at, ..)| *at <= ms) {
+            let (_, viewer, packet) = self.back.pop_front().unwrap();
+            self.for_server.push((route(id_of(viewer)), packet));
         }
         if self.stalled[0] <= ms {
             for (route, mut packet) in self.for_server.drain(..) {
@@ -242,13 +262,15 @@ impl World {
         if self.stalled[1] > ms {
             return;
         }
-        for packet in self.for_subscriber.drain(..) {
-            self.subscriber.receive(now, &packet);
+        for (viewer, packet) in self.for_subscriber.drain(..) {
+            self.subscribers[viewer].receive(now, &packet);
         }
-        for packet in self.subscriber.tick(now) {
-            // Nothing gets through a dead link, either way.
-            if self.link.shape.rate(ms) > 0 {
-                self.back.push_back((ms + self.link.shape.delay, packet));
+        for (viewer, subscriber) in self.subscribers.iter_mut().enumerate() {
+            for packet in subscriber.tick(now) {
+                // Nothing gets through a dead link, either way.
+                if self.link.shape.rate(ms) > 0 {
+                    self.back.push_back((ms + self.link.shape.delay, viewer, packet));
+                }
             }
         }
     }
@@ -257,8 +279,8 @@ impl World {
     fn turn(&mut self, ms: u64) {
         let mut to_subscriber = Vec::new();
         for (to, bytes) in self.out.datagrams() {
-            if to == route(SUBSCRIBER) {
-                to_subscriber.push(bytes.to_vec());
+            if let Some(viewer) = (0..self.subscribers.len()).find(|viewer| to == route(id_of(*viewer))) {
+                to_subscriber.push((viewer, bytes.to_vec()));
                 continue;
             }
             for packet in Compound::new(bytes) {
@@ -269,8 +291,8 @@ impl World {
                 }
             }
         }
-        for bytes in to_subscriber {
-            self.link.send(ms, bytes);
+        for (viewer, bytes) in to_subscriber {
+            self.link.send(ms, viewer, bytes);
         }
         for event in &self.out.events {
             if matches!(event, Event::StreamState { paused: true, .. }) {
@@ -282,8 +304,9 @@ impl World {
 
     fn judge(&mut self, ms: u64) {
         let room = self.link.shape.rate(ms) * 9 / 10;
-        let mut left = room.saturating_sub(VOICE_COST * self.publishers);
-        let mut best = vec![None; self.publishers as usize];
+        let streams = self.publishers * self.subscribers.len() as u64;
+        let mut left = room.saturating_sub(VOICE_COST * streams);
+        let mut best = vec![None; streams as usize];
         for (round, cost) in COSTS.into_iter().enumerate() {
             for layer in &mut best {
                 let held = layer.map_or(0, |layer: usize| COSTS[layer]);
@@ -295,16 +318,43 @@ impl World {
         }
         let wanted: usize = best.iter().map(|layer| layer.map_or(0, |layer| layer + 1)).sum();
         let fresh = |screen: &&Screen| screen.frozen_at_end(START_MS + ms) < 500;
-        let shown: usize =
-            self.subscriber.screens.values().filter(fresh).filter_map(|s| s.layer).map(|l| usize::from(l) + 1).sum();
+        let screens = self.subscribers.iter().flat_map(|subscriber| subscriber.screens.values());
+        let shown: usize = screens.filter(fresh).filter_map(|s| s.layer).map(|l| usize::from(l) + 1).sum();
         self.outcome.best.push(shown >= wanted);
-        if ms.is_multiple_of(1000) {
-            let state = self.shard.state(Instant::from_millis(START_MS + ms));
-            let estimate = state.rooms[0].participants.iter().find(|p| p.id == ParticipantId(SUBSCRIBER));
-            let estimate = estimate.map_or(0, |p| p.transports[0].estimate.as_bps() / 1000).min(99_999);
-            self.outcome.trace.push((estimate, shown as u64));
+        if self.traced && ms.is_multiple_of(200) {
+            let line = self.line(ms, shown, wanted);
+            self.outcome.trace.push(line);
         }
     }
+
+    fn line(&self, ms: u64, shown: usize, wanted: usize) -> String {
+        let state = self.shard.state(Instant::from_millis(START_MS + ms));
+        let to = state.rooms[0].participants.iter().find(|p| p.id == ParticipantId(SUBSCRIBER)).unwrap();
+        let transport = &to.transports[0];
+        let (queue, loss) = transport.path.map_or((0, 0), |path| (path.queue.as_millis(), path.loss_per_mille));
+        let layers: Vec<String> = to
+            .downtracks
+            .iter()
+            .filter(|d| d.demand == Some(2))
+            .map(|d| format!("{}>{}", d.current.map_or(-1, i64::from), d.target.map_or(-1, i64::from)))
+            .collect();
+        format!(
+            "{:6.1} s: link {:5} estimate {:5} sending {:5} allotted {:5} needed {:5} queue {queue:4} loss {loss:3} \
+             shown {shown}/{wanted} {}",
+            ms as f64 / 1000.0,
+            self.link.shape.rate(ms) / 1000,
+            transport.estimate.as_bps() / 1000,
+            transport.sending.as_bps() / 1000,
+            to.allotted.as_bps() / 1000,
+            to.needed.as_bps() / 1000,
+            layers.join(" "),
+        )
+    }
+}
+
+/// The number of a viewer.
+const fn id_of(viewer: usize) -> u64 {
+    SUBSCRIBER + viewer as u64
 }
 
 fn track(n: u64, kind: MediaKind) -> TrackId {

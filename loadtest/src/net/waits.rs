@@ -23,6 +23,17 @@ impl Waits {
         }
     }
 
+    /// Those of `other` as well.
+    pub fn merge(&mut self, other: &Self) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (ours, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *ours += theirs;
+        }
+        self.total += other.total;
+    }
+
     /// What `percent` of all packets waited at most; 0 when there were none.
     pub fn percentile(&self, percent: u64) -> u64 {
         let rank = (self.total * percent).div_ceil(100).max(1);

@@ -20,18 +20,27 @@ fn sent(seq: u64) -> Sent {
 }
 
 #[test]
-fn a_missing_packet_is_sent_again_three_times_at_most_and_not_at_once() {
+fn a_missing_packet_is_sent_again_as_often_as_it_is_asked_for_and_not_at_once() {
     let mut tx = stream();
     let numbers = vp8::Numbers { picture_id: 3, tl0_picture_index: 2, key_index: 1 };
     tx.on_sent(ms(0), &Sent { vp8: Some(numbers), marker: true, ..sent(100) }, 1000);
-    let again = tx.on_nack(ms(10), 100).unwrap();
-    let expected =
-        Retransmit { seq: 100, encoding: 1, source: 5100, timestamp: 51_000, vp8: Some(numbers), marker: true };
+    let again = tx.on_nack(ms(10), 100, None).unwrap();
+    let expected = Retransmit {
+        seq: 100,
+        encoding: 1,
+        source: 5100,
+        timestamp: 51_000,
+        vp8: Some(numbers),
+        marker: true,
+        answers: 1,
+    };
     assert_eq!(again, expected);
-    assert_eq!(tx.on_nack(ms(60), 100), Err(DropReason::Duplicate), "within 100 ms");
-    assert!(tx.on_nack(ms(110), 100).is_ok());
-    assert!(tx.on_nack(ms(210), 100).is_ok());
-    assert_eq!(tx.on_nack(ms(9000), 100), Err(DropReason::Duplicate), "three times");
+    assert_eq!(tx.on_nack(ms(60), 100, None), Err(DropReason::Duplicate), "a round trip is longer than that");
+    for answers in 2..=10 {
+        let again = tx.on_nack(ms(10 + u64::from(answers) * 95), 100, None).unwrap();
+        assert_eq!(again, Retransmit { answers, ..expected });
+    }
+    assert_eq!(tx.on_nack(ms(9000), 100, None), Err(DropReason::Duplicate), "ten times");
     assert_eq!((tx.take_rtx(10), tx.take_rtx(10)), (65_535, 65_536), "numbers go on over the wrap");
 }
 
@@ -53,9 +62,9 @@ fn a_short_round_trip_lets_answers_follow_sooner() {
     let far_end = tx.far_end();
     assert!((19_900..20_100).contains(&far_end.rtt.unwrap().as_micros()));
     assert_eq!((far_end.fraction_lost, far_end.lost, far_end.jitter), (3, 4, 5));
-    assert!(tx.on_nack(ms(530), 100).is_ok());
-    assert!(tx.on_nack(ms(550), 100).is_err());
-    assert!(tx.on_nack(ms(571), 100).is_ok());
+    assert!(tx.on_nack(ms(530), 100, None).is_ok());
+    assert!(tx.on_nack(ms(540), 100, None).is_err());
+    assert!(tx.on_nack(ms(549), 100, None).is_ok());
     // An answer to a report from the future is no round trip.
     tx.on_report_block(wall.at(ms(0)), &ReportBlock { delay_since_sr: 70_000, ..block });
     assert_eq!(tx.far_end().rtt, far_end.rtt);
@@ -64,16 +73,16 @@ fn a_short_round_trip_lets_answers_follow_sooner() {
 #[test]
 fn what_was_not_sent_or_is_forgotten_is_not_sent_again() {
     let mut tx = stream();
-    assert_eq!(tx.on_nack(ms(0), 100), Err(DropReason::TooLate));
+    assert_eq!(tx.on_nack(ms(0), 100, None), Err(DropReason::TooLate));
     for seq in 65_500..65_600 {
         tx.on_sent(ms(0), &sent(seq), 100);
     }
-    assert_eq!(tx.on_nack(ms(0), 65_500), Err(DropReason::TooLate), "written over");
-    assert_eq!(tx.on_nack(ms(0), 64), Err(DropReason::TooLate), "ahead of the last");
-    assert_eq!(tx.on_nack(ms(0), 63).unwrap().seq, 65_599);
+    assert_eq!(tx.on_nack(ms(0), 65_500, None), Err(DropReason::TooLate), "written over");
+    assert_eq!(tx.on_nack(ms(0), 64, None), Err(DropReason::TooLate), "ahead of the last");
+    assert_eq!(tx.on_nack(ms(0), 63, None).unwrap().seq, 65_599);
     let mut silent = TxStream::new(Config { answerable: 0, ..tx.config });
     silent.on_sent(ms(0), &sent(1), 100);
-    assert_eq!(silent.on_nack(ms(0), 1), Err(DropReason::TooLate));
+    assert_eq!(silent.on_nack(ms(0), 1, None), Err(DropReason::TooLate));
 }
 
 #[test]
@@ -83,7 +92,7 @@ fn retransmissions_keep_to_half_of_the_stream() {
     for seq in 1000..6000 {
         tx.on_sent(ms(seq), &sent(seq), 1000);
         for sequence in seq - 2..=seq {
-            if tx.on_nack(ms(seq), u16::try_from(sequence).unwrap()).is_ok() {
+            if tx.on_nack(ms(seq), u16::try_from(sequence).unwrap(), None).is_ok() {
                 tx.take_rtx(1000);
                 again += 1000;
             }
